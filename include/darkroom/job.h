@@ -1,0 +1,74 @@
+#ifndef DARKROOM_JOB_H
+#define DARKROOM_JOB_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* What a client asks for: one job after decoding and validation. All strings are
+ * NUL-terminated UTF-8, borrowed from the job's arena. "Unset" values (0, NULL, NaN) mean
+ * the model's default and are filled in by the plan. */
+
+/* Bounds of an untrusted job; each is enforced in src/job/. */
+#define DR_JOB_BYTES_MAX    ((size_t)1 << 20)
+#define DR_JOB_DEPTH_MAX    8
+#define DR_JOB_OBJECTS_MAX  4096
+#define DR_JOB_ID_MAX       128
+#define DR_PROMPT_BYTES_MAX 8192
+#define DR_SIZE_MIN         64
+#define DR_SIZE_MAX         2048
+#define DR_STEPS_MAX        1000
+#define DR_IMAGES_MAX       16
+#define DR_WARNINGS_MAX     8
+
+typedef enum { DR_TXT2IMG, DR_IMG2IMG, DR_INPAINT } dr_task;
+
+typedef enum {
+    DR_SAMPLER_DEFAULT, /* the model's */
+    DR_SAMPLER_DDIM,
+    DR_SAMPLER_EULER,
+    DR_SAMPLER_EULER_A,
+    DR_SAMPLER_DPMPP_2M,
+    DR_SAMPLERS
+} dr_sampler_id;
+
+typedef enum {
+    DR_SCHEDULE_DEFAULT, /* the model's */
+    DR_SCHEDULE_NORMAL,
+    DR_SCHEDULE_KARRAS,
+    DR_SCHEDULES
+} dr_schedule_id;
+
+typedef enum { DR_NOISE_PHILOX, DR_NOISE_TORCH } dr_noise_kind;
+
+typedef struct {
+    const char *id;
+    dr_task task;
+    const char *model; /* NULL: the worker's default */
+    const char *prompt, *negative_prompt;
+    int64_t width, height; /* pixels; 0: the model's */
+    int64_t steps;         /* 0: the model's */
+    double cfg_scale;      /* NaN: the model's; <= 1 turns CFG off */
+    uint64_t seed;         /* image i uses seed + i */
+    bool seed_is_random;   /* not given: drawn at decode, echoed in the events */
+    int64_t n;             /* images */
+    dr_sampler_id sampler;
+    dr_schedule_id schedule;
+    int64_t clip_skip; /* layers of the text encoder left out; A1111's value - 1 */
+    double eta;        /* ddim; NaN: 0 */
+    dr_noise_kind noise;
+    struct {
+        int64_t quality; /* 0..100 */
+        bool lossless;
+        bool metadata; /* A1111 parameters text in XMP */
+    } output;
+    struct {
+        int64_t every; /* steps between previews; 0: none */
+        int64_t size;  /* longest side in pixels; 0: the latents' own */
+    } preview;
+    bool events_msgpack;   /* else JSON */
+    const char *meta_json; /* the client's `meta` as JSON text, echoed; NULL: none */
+    const char *warnings[DR_WARNINGS_MAX];
+    int n_warnings;
+} dr_job;
+
+#endif

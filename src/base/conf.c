@@ -1,0 +1,214 @@
+#include "base/conf.h"
+
+#include "base/mem.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <ini.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define S(key, member, fallback, help)                                                       \
+    { key, DR_CONF_STRING, offsetof(dr_conf, member), 0, 0, fallback, help }
+#define I(key, member, min, max, fallback, help)                                             \
+    { key, DR_CONF_INT, offsetof(dr_conf, member), min, max, fallback, help }
+#define B(key, member, fallback, help)                                                       \
+    { key, DR_CONF_BOOL, offsetof(dr_conf, member), 0, 1, fallback, help }
+
+const dr_conf_row dr_conf_rows[] = {
+    S("redis.url", redis.url, "redis://127.0.0.1:6379",
+      "Where Redis listens: redis://host:port/db or unix:///path/to/socket."),
+    I("redis.timeout_ms", redis.timeout_ms, 100, 60000, "5000",
+      "Milliseconds to wait for a connection or a reply before the connection counts as\n"
+      "lost and is made anew."),
+    S("queue.prefix", queue.prefix, "{darkroom}",
+      "Start of every key. The braces keep all keys in one hash slot of a Redis cluster."),
+    I("queue.block_ms", queue.block_ms, 10, 10000, "1000",
+      "Milliseconds an idle worker blocks in Redis for a new job; also how soon it sees\n"
+      "that it should stop."),
+    I("queue.events_maxlen", queue.events_maxlen, 16, 100000, "256",
+      "Events kept in a job's event stream for late readers; the oldest are dropped."),
+    I("lease.ms", lease.ms, 1000, 3600000, "20000",
+      "Milliseconds without renewal after which another worker may take a job: the time\n"
+      "to recover from a killed worker."),
+    I("lease.renew_ms", lease.renew_ms, 100, 600000, "5000",
+      "Milliseconds between renewals; a quarter of lease.ms survives three lost replies."),
+    S("worker.name", worker.name, "",
+      "Name in the consumer group and in events; empty: host name and process id."),
+    I("worker.drain_ms", worker.drain_ms, 0, 86400000, "600000",
+      "Milliseconds that SIGTERM lets the running job go on before it is handed back."),
+    I("result.ttl_s", result.ttl_s, 1, 2592000, "3600",
+      "Seconds that results, events and job state stay in Redis once a job ended."),
+    I("result.publish_max", result.publish_max, 0, 536870912, "1048576",
+      "Largest image in bytes that is also published raw on its channel; above it only\n"
+      "the key is announced, because Redis drops subscribers whose buffers overflow."),
+    S("model.path", model.path, "",
+      "Model folder in diffusers layout (model_index.json inside); empty: the demo model\n"
+      "that comes with darkroom."),
+    I("model.text_cache", model.text_cache, 0, 100000, "64",
+      "Prompts whose embeddings stay in memory (least recently used go first)."),
+    S("device.select", device.select, "",
+      "OpenCL device: an index from `darkroom devices`, part of its name, or cpu, gpu,\n"
+      "accelerator; empty: the first GPU, else the first device."),
+    S("device.cl_dir", device.cl_dir, "",
+      "Folder to read kernels from instead of the embedded ones, for kernel work."),
+    S("device.cache_dir", device.cache_dir, "",
+      "Folder for compiled kernels and preview factors; empty: ~/.cache/darkroom; off:\n"
+      "no cache on disk."),
+    S("device.tuning", device.tuning, "",
+      "File with CLBlast parameters for this device (see config/tunings/); empty: the\n"
+      "shipped set for the device when there is one; none: CLBlast's own."),
+    I("device.attention_tile_mb", device.attention_tile_mb, 1, 4096, "32",
+      "Mebibytes that the scores of one attention tile may take; the full score matrix\n"
+      "of a 512x512 picture would need 1 GiB."),
+    I("device.conv_tile_mb", device.conv_tile_mb, 1, 4096, "32",
+      "Mebibytes that the unfolded rows of one convolution tile may take."),
+    B("device.self_test", device.self_test, "yes",
+      "Compare each kernel with its reference at start; a device that fails takes no\n"
+      "jobs."),
+    I("output.quality", output.quality, 0, 100, "90",
+      "WebP quality for jobs that do not say; 90 is where differences stop being seen."),
+    I("output.preview_every", output.preview_every, 0, 1000, "0",
+      "Steps between previews for jobs that do not say; 0: none."),
+    S("log.level", log.level, "info", "Least level that is logged: debug, info, warn, error."),
+};
+const int dr_conf_row_count = (int)DR_COUNT(dr_conf_rows);
+
+static const dr_conf_row *find(const char *key)
+{
+    for (int i = 0; i < dr_conf_row_count; i++)
+        if (!strcmp(dr_conf_rows[i].key, key))
+            return &dr_conf_rows[i];
+    return NULL;
+}
+
+static dr_status parse_bool(bool *out, const char *value)
+{
+    static const char *const words[] = { "no", "yes", "false", "true", "0", "1", "off", "on" };
+    for (size_t i = 0; i < DR_COUNT(words); i++)
+        if (!strcmp(value, words[i])) {
+            *out = i % 2;
+            return DR_OK;
+        }
+    return DR_EINVAL;
+}
+
+dr_status dr_conf_set(dr_conf *c, const char *key, const char *value, dr_err *err)
+{
+    const dr_conf_row *row = find(key);
+    if (!row)
+        return dr_fail_field(err, DR_EINVAL, key,
+                             "unknown setting %s; `darkroom config` lists all", key);
+    void *at = (char *)c + row->offset;
+    if (row->type == DR_CONF_STRING) {
+        char *copy = dr_strdup(value), **slot = at;
+        if (!copy)
+            return dr_fail(err, DR_ENOMEM, "out of memory");
+        dr_free(*slot);
+        *slot = copy;
+        return DR_OK;
+    }
+    if (row->type == DR_CONF_BOOL) {
+        if (parse_bool(at, value))
+            return dr_fail_field(err, DR_EINVAL, key, "%s = %s: must be yes or no", key, value);
+        return DR_OK;
+    }
+    char *end;
+    errno = 0;
+    long long v = strtoll(value, &end, 10);
+    if (errno || end == value || *end || v < row->min || v > row->max)
+        return dr_fail_field(err, DR_EINVAL, key, "%s = %s: must be a whole number in %lld..%lld",
+                             key, value, (long long)row->min, (long long)row->max);
+    *(int64_t *)at = v;
+    return DR_OK;
+}
+
+dr_status dr_conf_init(dr_conf *c, dr_err *err)
+{
+    dr_status st = DR_OK;
+    *c = (dr_conf){ 0 };
+    for (int i = 0; i < dr_conf_row_count && !st; i++)
+        st = dr_conf_set(c, dr_conf_rows[i].key, dr_conf_rows[i].fallback, err);
+    return st;
+}
+
+typedef struct {
+    dr_conf *conf;
+    dr_err *err;
+    dr_status status;
+} ini_ctx;
+
+static int on_ini(void *user, const char *section, const char *name, const char *value)
+{
+    ini_ctx *ctx = user;
+    char key[128];
+    snprintf(key, sizeof key, "%s.%s", section, name);
+    ctx->status = dr_conf_set(ctx->conf, key, value, ctx->err);
+    return !ctx->status;
+}
+
+dr_status dr_conf_file(dr_conf *c, const char *path, dr_err *err)
+{
+    ini_ctx ctx = { .conf = c, .err = err };
+    int line = ini_parse(path, on_ini, &ctx);
+    if (ctx.status)
+        return dr_err_wrap(err, "%s", path);
+    if (line < 0)
+        return dr_fail(err, DR_ENOTFOUND, "%s: cannot be read", path);
+    if (line > 0)
+        return dr_fail(err, DR_EINVAL, "%s:%d: not an INI line (key = value)", path, line);
+    return DR_OK;
+}
+
+dr_status dr_conf_env(dr_conf *c, dr_err *err)
+{
+    for (int i = 0; i < dr_conf_row_count; i++) {
+        char name[128];
+        snprintf(name, sizeof name, "DARKROOM_%s", dr_conf_rows[i].key);
+        for (char *p = name; *p; p++)
+            *p = *p == '.' ? '_' : (char)toupper((unsigned char)*p);
+        const char *value = getenv(name);
+        if (value && dr_conf_set(c, dr_conf_rows[i].key, value, err))
+            return dr_err_wrap(err, "environment %s", name);
+    }
+    return DR_OK;
+}
+
+static void print_comment(dr_buf *out, const char *text)
+{
+    for (const char *line = text; *line;) {
+        size_t n = strcspn(line, "\n");
+        dr_buf_printf(out, "# %.*s\n", (int)n, line);
+        line += n + (line[n] == '\n');
+    }
+}
+
+void dr_conf_print(dr_buf *out)
+{
+    char section[64] = "";
+    dr_buf_puts(out, "# darkroom's settings, each with its default. Later wins: this file, then the\n"
+                     "# environment (DARKROOM_QUEUE_PREFIX for queue.prefix), then the command line\n"
+                     "# (--set queue.prefix=…).\n");
+    for (int i = 0; i < dr_conf_row_count; i++) {
+        const dr_conf_row *row = &dr_conf_rows[i];
+        size_t n = strcspn(row->key, ".");
+        if (strlen(section) != n || strncmp(section, row->key, n)) {
+            snprintf(section, sizeof section, "%.*s", (int)n, row->key);
+            dr_buf_printf(out, "\n[%s]\n", section);
+        }
+        print_comment(out, row->help);
+        if (row->type == DR_CONF_INT)
+            dr_buf_printf(out, "# %lld..%lld\n", (long long)row->min, (long long)row->max);
+        dr_buf_printf(out, "%s =%s%s\n", row->key + n + 1, *row->fallback ? " " : "",
+                      row->fallback);
+    }
+}
+
+void dr_conf_free(dr_conf *c)
+{
+    for (int i = 0; i < dr_conf_row_count; i++)
+        if (dr_conf_rows[i].type == DR_CONF_STRING)
+            dr_free(*(char **)((char *)c + dr_conf_rows[i].offset));
+    *c = (dr_conf){ 0 };
+}

@@ -1,0 +1,75 @@
+#ifndef DR_BASE_CONF_H
+#define DR_BASE_CONF_H
+
+#include "base/buf.h"
+#include "base/err.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* The settings of a process. Filled by dr_conf_load in this order, later wins: defaults,
+ * INI file, environment (DARKROOM_QUEUE_PREFIX for queue.prefix), command line. Strings
+ * are owned by the struct (dr_conf_free). */
+typedef struct {
+    struct {
+        char *url;
+        int64_t timeout_ms;
+    } redis;
+    struct {
+        char *prefix;
+        int64_t block_ms, events_maxlen;
+    } queue;
+    struct {
+        int64_t ms, renew_ms;
+    } lease;
+    struct {
+        char *name;
+        int64_t drain_ms;
+    } worker;
+    struct {
+        int64_t ttl_s, publish_max;
+    } result;
+    struct {
+        char *path;
+        int64_t text_cache;
+    } model;
+    struct {
+        char *select, *cl_dir, *cache_dir, *tuning;
+        int64_t attention_tile_mb, conv_tile_mb;
+        bool self_test;
+    } device;
+    struct {
+        int64_t quality, preview_every;
+    } output;
+    struct {
+        char *level;
+    } log;
+} dr_conf;
+
+typedef enum { DR_CONF_STRING, DR_CONF_INT, DR_CONF_BOOL } dr_conf_type;
+
+typedef struct {
+    const char *key; /* "section.name" */
+    dr_conf_type type;
+    size_t offset; /* into dr_conf */
+    int64_t min, max;
+    const char *fallback; /* the default as text */
+    const char *help;     /* what it does, unit and reason */
+} dr_conf_row;
+
+extern const dr_conf_row dr_conf_rows[];
+extern const int dr_conf_row_count;
+
+/* Defaults only. */
+DR_MUST_USE dr_status dr_conf_init(dr_conf *c, dr_err *err);
+/* An INI file; an unknown key or a bad value is an error that names file and key. */
+DR_MUST_USE dr_status dr_conf_file(dr_conf *c, const char *path, dr_err *err);
+/* DARKROOM_SECTION_NAME variables. */
+DR_MUST_USE dr_status dr_conf_env(dr_conf *c, dr_err *err);
+/* One key from text; checks type and bounds. */
+DR_MUST_USE dr_status dr_conf_set(dr_conf *c, const char *key, const char *value, dr_err *err);
+/* The table as a commented INI file: what config/darkroom.conf must equal. */
+void dr_conf_print(dr_buf *out);
+void dr_conf_free(dr_conf *c);
+
+#endif

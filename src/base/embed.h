@@ -1,0 +1,13 @@
+#ifndef DR_BASE_EMBED_H
+#define DR_BASE_EMBED_H
+
+/* Text files that the build put into the program; a NULL name ends a table. */
+typedef struct {
+    const char *name; /* "norm.cl" */
+    const char *text;
+} dr_embedded;
+
+extern const dr_embedded dr_kernel_files[]; /* cl/ */
+extern const dr_embedded dr_script_files[]; /* src/queue/lua/ */
+
+#endif

@@ -1,0 +1,99 @@
+#ifndef DR_DIFFUSION_PIPELINE_H
+#define DR_DIFFUSION_PIPELINE_H
+
+#include "base/buf.h"
+#include "base/conf.h"
+#include "base/err.h"
+
+#include <darkroom/job.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+/* From a validated job to RGB pictures: encode the text, make noise, denoise, decode. The
+ * caller owns a dr_model and runs one job at a time on it, from one thread. */
+
+typedef struct dr_dev dr_dev;     /* dev/dev.h */
+typedef struct dr_model dr_model; /* a loaded pipeline: tokenizer, text encoder, UNet, VAE */
+
+/* What will run: the job's values with the model's defaults filled in. */
+typedef struct {
+    int64_t width, height, steps, n;
+    double cfg_scale; /* <= 1: no CFG */
+    uint64_t seed;    /* of image 0 */
+    dr_sampler_id sampler;
+    dr_schedule_id schedule;
+    double eta;
+    int64_t model_calls; /* UNet evaluations of a picture */
+    int64_t peak_bytes;  /* device memory for activations */
+} dr_plan;
+
+typedef enum {
+    DR_PHASE_LOAD,
+    DR_PHASE_ENCODE,
+    DR_PHASE_DENOISE,
+    DR_PHASE_DECODE,
+    DR_PHASE_COMPRESS,
+    DR_PHASES
+} dr_phase;
+
+/* "load", "encode", … */
+const char *dr_phase_name(dr_phase p);
+
+typedef struct {
+    dr_phase phase;
+    int64_t step, steps; /* of all pictures of the job together */
+    double percent;      /* of the whole job, 0..100, never falling */
+    double it_s, eta_s;  /* 0 until known */
+} dr_progress;
+
+/* An 8-bit picture, rows top down, RGB interleaved; borrowed for the call. */
+typedef struct {
+    const uint8_t *rgb;
+    int64_t width, height;
+} dr_picture;
+
+/* How a run tells what happens; called from the running thread. Any may be NULL.
+ * `stopped` is asked before every step, before encode and before decode; true ends the
+ * run with DR_ESTOPPED. */
+typedef struct {
+    void *ctx;
+    bool (*stopped)(void *ctx);
+    void (*progress)(void *ctx, const dr_progress *p);
+    void (*preview)(void *ctx, int64_t step, const dr_picture *pic);
+    void (*image)(void *ctx, int64_t index, uint64_t seed, const dr_picture *pic);
+    void (*warning)(void *ctx, const char *text);
+} dr_observer;
+
+/* Seconds spent. */
+typedef struct {
+    double encode, denoise, decode;
+    uint64_t loop_allocations; /* host allocations during the steps: 0 */
+} dr_run_stats;
+
+/* Load a model folder onto the device. progress (may be NULL) gets 0..1. */
+DR_MUST_USE dr_status dr_model_open(dr_model **out, dr_dev *dev, const char *path,
+                                    const dr_conf *conf, void (*progress)(void *ctx, double share),
+                                    void *ctx, dr_err *err);
+void dr_model_close(dr_model *m); /* accepts NULL */
+const char *dr_model_name(const dr_model *m); /* the folder's last component */
+
+/* The model folder to use: conf's model.path, else the demo model beside the program. */
+DR_MUST_USE dr_status dr_model_path(char out[4096], const dr_conf *conf, dr_err *err);
+
+/* Fill in defaults, check the job against the model (sizes, task, sampler) and, by a dry
+ * run, that it fits the device's memory. Costs no device time. */
+DR_MUST_USE dr_status dr_plan_make(dr_plan *plan, dr_model *m, const dr_job *job, dr_err *err);
+
+/* Run a planned job. */
+DR_MUST_USE dr_status dr_pipeline_run(dr_model *m, const dr_job *job, const dr_plan *plan,
+                                      const dr_observer *obs, dr_run_stats *stats, dr_err *err);
+
+/* A1111's "parameters" text of image `index`: prompt, negative prompt, settings line. */
+void dr_parameters_text(dr_buf *out, const dr_model *m, const dr_job *job, const dr_plan *plan,
+                        int64_t index);
+
+/* `darkroom inspect`: read headers and configs only, print family, components, tensor
+ * counts, dtypes, parameters and memory; as one JSON object when json. */
+DR_MUST_USE dr_status dr_model_inspect(dr_buf *out, const char *path, bool json, dr_err *err);
+
+#endif
