@@ -1,20 +1,26 @@
 #include "base/conf.h"
 
+#include "base/ini.h"
 #include "base/mem.h"
 
 #include <ctype.h>
 #include <errno.h>
-#include <ini.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define S(key, member, fallback, help)                                                       \
-    { key, DR_CONF_STRING, offsetof(dr_conf, member), 0, 0, fallback, help }
-#define I(key, member, min, max, fallback, help)                                             \
-    { key, DR_CONF_INT, offsetof(dr_conf, member), min, max, fallback, help }
-#define B(key, member, fallback, help)                                                       \
-    { key, DR_CONF_BOOL, offsetof(dr_conf, member), 0, 1, fallback, help }
+#define S(key, member, fallback, help)                                                     \
+    {                                                                                      \
+        key, DR_CONF_STRING, offsetof(dr_conf, member), 0, 0, fallback, help               \
+    }
+#define I(key, member, min, max, fallback, help)                                           \
+    {                                                                                      \
+        key, DR_CONF_INT, offsetof(dr_conf, member), min, max, fallback, help              \
+    }
+#define B(key, member, fallback, help)                                                     \
+    {                                                                                      \
+        key, DR_CONF_BOOL, offsetof(dr_conf, member), 0, 1, fallback, help                 \
+    }
 
 const dr_conf_row dr_conf_rows[] = {
     S("redis.url", redis.url, "redis://127.0.0.1:6379",
@@ -57,8 +63,8 @@ const dr_conf_row dr_conf_rows[] = {
       "Folder for compiled kernels and preview factors; empty: ~/.cache/darkroom; off:\n"
       "no cache on disk."),
     S("device.tuning", device.tuning, "",
-      "File with CLBlast parameters for this device (see config/tunings/); empty: the\n"
-      "shipped set for the device when there is one; none: CLBlast's own."),
+      "File with CLBlast parameters for this device, as in config/tunings/; empty:\n"
+      "CLBlast's own."),
     I("device.attention_tile_mb", device.attention_tile_mb, 1, 4096, "32",
       "Mebibytes that the scores of one attention tile may take; the full score matrix\n"
       "of a 512x512 picture would need 1 GiB."),
@@ -71,7 +77,8 @@ const dr_conf_row dr_conf_rows[] = {
       "WebP quality for jobs that do not say; 90 is where differences stop being seen."),
     I("output.preview_every", output.preview_every, 0, 1000, "0",
       "Steps between previews for jobs that do not say; 0: none."),
-    S("log.level", log.level, "info", "Least level that is logged: debug, info, warn, error."),
+    S("log.level", log.level, "info",
+      "Least level that is logged: debug, info, warn, error."),
 };
 const int dr_conf_row_count = (int)DR_COUNT(dr_conf_rows);
 
@@ -85,7 +92,9 @@ static const dr_conf_row *find(const char *key)
 
 static dr_status parse_bool(bool *out, const char *value)
 {
-    static const char *const words[] = { "no", "yes", "false", "true", "0", "1", "off", "on" };
+    static const char *const words[] = {
+        "no", "yes", "false", "true", "0", "1", "off", "on"
+    };
     for (size_t i = 0; i < DR_COUNT(words); i++)
         if (!strcmp(value, words[i])) {
             *out = i % 2;
@@ -111,15 +120,17 @@ dr_status dr_conf_set(dr_conf *c, const char *key, const char *value, dr_err *er
     }
     if (row->type == DR_CONF_BOOL) {
         if (parse_bool(at, value))
-            return dr_fail_field(err, DR_EINVAL, key, "%s = %s: must be yes or no", key, value);
+            return dr_fail_field(err, DR_EINVAL, key, "%s = %s: must be yes or no", key,
+                                 value);
         return DR_OK;
     }
     char *end;
     errno = 0;
     long long v = strtoll(value, &end, 10);
     if (errno || end == value || *end || v < row->min || v > row->max)
-        return dr_fail_field(err, DR_EINVAL, key, "%s = %s: must be a whole number in %lld..%lld",
-                             key, value, (long long)row->min, (long long)row->max);
+        return dr_fail_field(err, DR_EINVAL, key,
+                             "%s = %s: must be a whole number in %lld..%lld", key, value,
+                             (long long)row->min, (long long)row->max);
     *(int64_t *)at = v;
     return DR_OK;
 }
@@ -133,32 +144,17 @@ dr_status dr_conf_init(dr_conf *c, dr_err *err)
     return st;
 }
 
-typedef struct {
-    dr_conf *conf;
-    dr_err *err;
-    dr_status status;
-} ini_ctx;
-
-static int on_ini(void *user, const char *section, const char *name, const char *value)
+static dr_status on_ini(void *ctx, const char *section, const char *name, const char *value,
+                        dr_err *err)
 {
-    ini_ctx *ctx = user;
     char key[128];
     snprintf(key, sizeof key, "%s.%s", section, name);
-    ctx->status = dr_conf_set(ctx->conf, key, value, ctx->err);
-    return !ctx->status;
+    return dr_conf_set(ctx, key, value, err);
 }
 
 dr_status dr_conf_file(dr_conf *c, const char *path, dr_err *err)
 {
-    ini_ctx ctx = { .conf = c, .err = err };
-    int line = ini_parse(path, on_ini, &ctx);
-    if (ctx.status)
-        return dr_err_wrap(err, "%s", path);
-    if (line < 0)
-        return dr_fail(err, DR_ENOTFOUND, "%s: cannot be read", path);
-    if (line > 0)
-        return dr_fail(err, DR_EINVAL, "%s:%d: not an INI line (key = value)", path, line);
-    return DR_OK;
+    return dr_ini_read(path, on_ini, c, err);
 }
 
 dr_status dr_conf_env(dr_conf *c, dr_err *err)
@@ -187,9 +183,11 @@ static void print_comment(dr_buf *out, const char *text)
 void dr_conf_print(dr_buf *out)
 {
     char section[64] = "";
-    dr_buf_puts(out, "# darkroom's settings, each with its default. Later wins: this file, then the\n"
-                     "# environment (DARKROOM_QUEUE_PREFIX for queue.prefix), then the command line\n"
-                     "# (--set queue.prefix=…).\n");
+    dr_buf_puts(
+        out,
+        "# darkroom's settings, each with its default. Later wins: this file, then the\n"
+        "# environment (DARKROOM_QUEUE_PREFIX for queue.prefix), then the command line\n"
+        "# (--set queue.prefix=…).\n");
     for (int i = 0; i < dr_conf_row_count; i++) {
         const dr_conf_row *row = &dr_conf_rows[i];
         size_t n = strcspn(row->key, ".");

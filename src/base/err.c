@@ -22,7 +22,8 @@ dr_status dr_fail(dr_err *err, dr_status code, const char *fmt, ...)
     return code;
 }
 
-dr_status dr_fail_field(dr_err *err, dr_status code, const char *field, const char *fmt, ...)
+dr_status dr_fail_field(dr_err *err, dr_status code, const char *field, const char *fmt,
+                        ...)
 {
     va_list ap;
     va_start(ap, fmt);
@@ -33,27 +34,30 @@ dr_status dr_fail_field(dr_err *err, dr_status code, const char *field, const ch
 
 dr_status dr_err_wrap(dr_err *err, const char *fmt, ...)
 {
-    char head[512], tail[sizeof err->message];
+    char head[512];
     va_list ap;
     if (!err)
         return DR_OK;
     va_start(ap, fmt);
-    vsnprintf(head, sizeof head, fmt, ap);
+    vsnprintf(head, sizeof head - 2, fmt, ap);
     va_end(ap);
-    memcpy(tail, err->message, sizeof tail);
-    int n = snprintf(err->message, sizeof err->message, "%s: ", head);
-    if (n > 0 && (size_t)n < sizeof err->message)
-        snprintf(err->message + n, sizeof err->message - (size_t)n, "%s", tail);
+    size_t n = strlen(head), room = sizeof err->message - 1, len = strlen(err->message);
+    head[n++] = ':';
+    head[n++] = ' ';
+    len = len > room - n ? room - n : len;
+    memmove(err->message + n, err->message, len);
+    memcpy(err->message, head, n);
+    err->message[n + len] = 0;
     return err->code;
 }
 
 const char *dr_status_name(dr_status code)
 {
     static const char *const names[] = {
-        [DR_OK] = "ok",           [DR_EINVAL] = "invalid",     [DR_ENOTFOUND] = "not_found",
-        [DR_EMODEL] = "model",    [DR_ESHAPE] = "shape",       [DR_ENOMEM] = "memory",
-        [DR_EDEVICE] = "device",  [DR_ENUMERIC] = "numeric",   [DR_EIO] = "io",
-        [DR_EREDIS] = "redis",    [DR_ESTOPPED] = "stopped",   [DR_ELOST] = "lost",
+        [DR_OK] = "ok",          [DR_EINVAL] = "invalid",   [DR_ENOTFOUND] = "not_found",
+        [DR_EMODEL] = "model",   [DR_ESHAPE] = "shape",     [DR_ENOMEM] = "memory",
+        [DR_EDEVICE] = "device", [DR_ENUMERIC] = "numeric", [DR_EIO] = "io",
+        [DR_EREDIS] = "redis",   [DR_ESTOPPED] = "stopped", [DR_ELOST] = "lost",
     };
     return (size_t)code < DR_COUNT(names) ? names[code] : "unknown";
 }

@@ -1,0 +1,76 @@
+/* The denoising step and the ways from latents and decoder output to what leaves. */
+
+/* Guidance and a sampler's update in one pass (Ho & Salimans 2022 for the first line):
+ *   m  = u + cfg·(c - u)          u, c: the unconditional and conditional halves of out
+ *   x' = kx·x + km·m + kh·h + kz·z
+ *   h' = hx·x + hm·m              x before the update
+ *   d  = dx·x + dm·m              the predicted picture, for previews
+ * halves 1: no guidance, m = out. z may alias x when kz is 0. Work-item: one element. */
+__kernel void sampler_step(__global float *x, long x_at, __global const float *out, long out_at,
+                           __global float *h, long h_at, __global const float *z, long z_at,
+                           __global float *d, long d_at, long count, int halves, float cfg,
+                           float kx, float km, float kh, float kz, float hx, float hm, float dx,
+                           float dm)
+{
+    long i = get_global_id(0);
+    if (i >= count)
+        return;
+    float m = out[out_at + i];
+    if (halves == 2)
+        m += cfg * (out[out_at + count + i] - m);
+    float v = x[x_at + i];
+    float next = kx * v + km * m;
+    if (kh != 0.0f)
+        next += kh * h[h_at + i];
+    if (kz != 0.0f)
+        next += kz * z[z_at + i];
+    h[h_at + i] = hx * v + hm * m;
+    d[d_at + i] = dx * v + dm * m;
+    x[x_at + i] = next;
+}
+
+/* y[p, k] = bias[k] + sum_c x[p,c] · m[c,k], k < 3 : latents to a small RGB picture in
+ * -1..1 by a matrix fitted to the model's own decoder. m: [c + 1, 3], the bias last.
+ * Work-item: one pixel. */
+__kernel void linear_rgb(__global const float *x, long x_at, __global const float *m, long m_at,
+                         __global float *y, long y_at, long pixels, int c)
+{
+    long p = get_global_id(0);
+    if (p >= pixels)
+        return;
+    for (int k = 0; k < 3; k++) {
+        float v = m[m_at + c * 3 + k];
+        for (int i = 0; i < c; i++)
+            v += x[x_at + p * c + i] * m[m_at + i * 3 + k];
+        y[y_at + p * 3 + k] = v;
+    }
+}
+
+/* y = round(clamp(x/2 + 1/2, 0, 1) · 255) as bytes, RGB interleaved as x already is.
+ * rint ties to even, as torch.round and numpy.round do. Work-item: one value. */
+__kernel void to_rgb8(__global const float *x, long x_at, __global uchar *y, long y_at,
+                      long count)
+{
+    long i = get_global_id(0);
+    if (i < count)
+        y[y_at + i] = convert_uchar_sat(rint(clamp(x[x_at + i] * 0.5f + 0.5f, 0.0f, 1.0f) * 255.0f));
+}
+
+/* y = {min, max, number of values that are not finite} over chunks of x; the host joins the
+ * chunks. Work-item: one chunk of `chunk` values. */
+__kernel void range(__global const float *x, long x_at, __global float *y, long y_at, long count,
+                    long chunk)
+{
+    long id = get_global_id(0);
+    long first = id * chunk, last = min(count, first + chunk);
+    float lo = INFINITY, hi = -INFINITY, bad = 0.0f;
+    for (long i = first; i < last; i++) {
+        float v = x[x_at + i];
+        bad += isfinite(v) ? 0.0f : 1.0f;
+        lo = fmin(lo, v);
+        hi = fmax(hi, v);
+    }
+    y[y_at + id * 3] = lo;
+    y[y_at + id * 3 + 1] = hi;
+    y[y_at + id * 3 + 2] = bad;
+}

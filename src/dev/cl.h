@@ -1,0 +1,45 @@
+#ifndef DR_DEV_CL_H
+#define DR_DEV_CL_H
+
+/* Private to src/dev/: the only place that sees OpenCL's own types. */
+
+#include "base/arena.h"
+#include "dev/dev.h"
+#include "dev/kernels.h"
+#include "dev/launch.h"
+
+#include <CL/cl.h>
+
+struct dr_dev {
+    dr_dev_info info;
+    cl_platform_id platform;
+    cl_device_id id;
+    cl_context context;
+    cl_command_queue queue;
+    cl_kernel kernels[DR_KERNELS];
+    cl_program *programs; /* one per kernel file */
+    int n_programs;
+    cl_mem gemm_temp; /* CLBlast's scratch, grown on demand */
+    size_t gemm_temp_bytes;
+    uint64_t allocated_bytes, peak_bytes;
+    uint64_t launches;
+    dr_profile *profile; /* NULL: not profiling */
+};
+
+/* The symbolic name of an OpenCL error code: "CL_OUT_OF_RESOURCES". */
+const char *dr_cl_name(cl_int code);
+
+/* DR_EDEVICE (DR_ENOMEM for allocation failures) naming the call and the code. */
+dr_status dr_cl_fail(dr_err *err, cl_int code, const char *call);
+
+/* Build every file of the kernel table, from the disk cache where possible, and create
+ * the kernels of d. */
+DR_MUST_USE dr_status dr_programs_build(dr_dev *d, const dr_conf *conf, dr_err *err);
+
+/* Hand the parameters of a tuning file to CLBlast (see config/tunings/). */
+DR_MUST_USE dr_status dr_gemm_tune(dr_dev *d, const dr_conf *conf, dr_err *err);
+
+/* Record a finished enqueue under the current label; takes over ev. */
+void dr_profile_add(dr_dev *d, cl_event ev);
+
+#endif

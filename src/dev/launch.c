@@ -1,0 +1,260 @@
+#include "dev/cl.h"
+
+#include "base/mem.h"
+
+#include <stdlib.h>
+
+#define E(code)                                                                            \
+    {                                                                                      \
+        code, #code                                                                        \
+    }
+static const struct {
+    cl_int code;
+    const char *name;
+} cl_names[] = {
+    E(CL_DEVICE_NOT_FOUND),
+    E(CL_DEVICE_NOT_AVAILABLE),
+    E(CL_COMPILER_NOT_AVAILABLE),
+    E(CL_MEM_OBJECT_ALLOCATION_FAILURE),
+    E(CL_OUT_OF_RESOURCES),
+    E(CL_OUT_OF_HOST_MEMORY),
+    E(CL_BUILD_PROGRAM_FAILURE),
+    E(CL_INVALID_VALUE),
+    E(CL_INVALID_CONTEXT),
+    E(CL_INVALID_COMMAND_QUEUE),
+    E(CL_INVALID_MEM_OBJECT),
+    E(CL_INVALID_BINARY),
+    E(CL_INVALID_BUILD_OPTIONS),
+    E(CL_INVALID_PROGRAM),
+    E(CL_INVALID_PROGRAM_EXECUTABLE),
+    E(CL_INVALID_KERNEL_NAME),
+    E(CL_INVALID_KERNEL),
+    E(CL_INVALID_ARG_INDEX),
+    E(CL_INVALID_ARG_VALUE),
+    E(CL_INVALID_ARG_SIZE),
+    E(CL_INVALID_KERNEL_ARGS),
+    E(CL_INVALID_WORK_DIMENSION),
+    E(CL_INVALID_WORK_GROUP_SIZE),
+    E(CL_INVALID_WORK_ITEM_SIZE),
+    E(CL_INVALID_GLOBAL_OFFSET),
+    E(CL_INVALID_BUFFER_SIZE),
+    E(CL_INVALID_OPERATION),
+};
+#undef E
+
+const char *dr_cl_name(cl_int code)
+{
+    for (size_t i = 0; i < DR_COUNT(cl_names); i++)
+        if (cl_names[i].code == code)
+            return cl_names[i].name;
+    return "unknown OpenCL error";
+}
+
+dr_status dr_cl_fail(dr_err *err, cl_int code, const char *call)
+{
+    dr_status st = code == CL_MEM_OBJECT_ALLOCATION_FAILURE ||
+                           code == CL_OUT_OF_HOST_MEMORY || code == CL_INVALID_BUFFER_SIZE
+                       ? DR_ENOMEM
+                       : DR_EDEVICE;
+    return dr_fail(err, st, "%s: %s (%d)", call, dr_cl_name(code), code);
+}
+
+dr_status dr_mem_new(dr_mem **out, dr_dev *d, size_t bytes, dr_err *err)
+{
+    cl_int rc;
+    if (bytes > d->info.max_alloc_bytes)
+        return dr_fail(err, DR_ENOMEM,
+                       "a buffer of %zu bytes is more than %s allows at once (%llu)", bytes,
+                       d->info.name, (unsigned long long)d->info.max_alloc_bytes);
+    dr_mem *m = clCreateBuffer(d->context, CL_MEM_READ_WRITE, bytes ? bytes : 4, NULL, &rc);
+    if (!m)
+        return dr_cl_fail(err, rc, "clCreateBuffer");
+    d->allocated_bytes += bytes ? bytes : 4;
+    if (d->allocated_bytes > d->peak_bytes)
+        d->peak_bytes = d->allocated_bytes;
+    *out = m;
+    return DR_OK;
+}
+
+void dr_mem_free(dr_dev *d, dr_mem *m)
+{
+    size_t bytes = 0;
+    if (!m)
+        return;
+    clGetMemObjectInfo(m, CL_MEM_SIZE, sizeof bytes, &bytes, NULL);
+    d->allocated_bytes -= bytes;
+    clReleaseMemObject(m);
+}
+
+dr_status dr_mem_write(dr_dev *d, dr_mem *m, size_t at, const void *p, size_t n,
+                       dr_err *err)
+{
+    cl_int rc = clEnqueueWriteBuffer(d->queue, m, CL_TRUE, at, n, p, 0, NULL, NULL);
+    return rc ? dr_cl_fail(err, rc, "clEnqueueWriteBuffer") : DR_OK;
+}
+
+dr_status dr_mem_read(dr_dev *d, dr_mem *m, size_t at, void *p, size_t n, dr_err *err)
+{
+    cl_int rc = clEnqueueReadBuffer(d->queue, m, CL_TRUE, at, n, p, 0, NULL, NULL);
+    return rc ? dr_cl_fail(err, rc, "clEnqueueReadBuffer") : DR_OK;
+}
+
+dr_status dr_mem_copy(dr_dev *d, dr_mem *to, size_t to_at, dr_mem *from, size_t from_at,
+                      size_t n, dr_err *err)
+{
+    cl_int rc = clEnqueueCopyBuffer(d->queue, from, to, from_at, to_at, n, 0, NULL, NULL);
+    return rc ? dr_cl_fail(err, rc, "clEnqueueCopyBuffer") : DR_OK;
+}
+
+static cl_int set_arg(cl_kernel k, cl_uint i, const dr_arg *a)
+{
+    switch (a->kind) {
+    case DR_ARG_MEM:
+        return clSetKernelArg(k, i, sizeof a->mem, &a->mem);
+    case DR_ARG_INT:
+        return clSetKernelArg(k, i, sizeof a->i, &a->i);
+    case DR_ARG_LONG:
+        return clSetKernelArg(k, i, sizeof a->l, &a->l);
+    case DR_ARG_FLOAT:
+        return clSetKernelArg(k, i, sizeof a->f, &a->f);
+    case DR_ARG_LOCAL:
+        return clSetKernelArg(k, i, a->local_bytes, NULL);
+    }
+    return CL_INVALID_ARG_VALUE;
+}
+
+#define NAME(file, name) #name,
+static const char *const kernel_names[] = { DR_KERNEL_TABLE(NAME) };
+#undef NAME
+
+dr_status dr_launch(dr_dev *d, dr_kernel_id kernel, const dr_arg *args, int n_args,
+                    const dr_grid *grid, dr_err *err)
+{
+    cl_event ev = NULL;
+    cl_kernel k = d->kernels[kernel];
+    for (int i = 0; i < n_args; i++) {
+        cl_int rc = set_arg(k, (cl_uint)i, &args[i]);
+        if (rc) {
+            dr_cl_fail(err, rc, "clSetKernelArg");
+            return dr_err_wrap(err, "kernel %s, argument %d", kernel_names[kernel], i);
+        }
+    }
+    cl_int rc = clEnqueueNDRangeKernel(d->queue, k, (cl_uint)grid->dims, NULL, grid->global,
+                                       grid->local[0] ? grid->local : NULL, 0, NULL,
+                                       d->profile ? &ev : NULL);
+    if (rc) {
+        dr_cl_fail(err, rc, "clEnqueueNDRangeKernel");
+        return dr_err_wrap(err, "kernel %s, global %zu x %zu x %zu", kernel_names[kernel],
+                           grid->global[0], grid->global[1], grid->global[2]);
+    }
+    d->launches++;
+    if (ev)
+        dr_profile_add(d, ev);
+    return DR_OK;
+}
+
+dr_status dr_finish(dr_dev *d, dr_err *err)
+{
+    cl_int rc = clFinish(d->queue);
+    return rc ? dr_cl_fail(err, rc, "clFinish") : DR_OK;
+}
+
+void dr_flush(dr_dev *d)
+{
+    clFlush(d->queue);
+}
+
+/* --- profiling --------------------------------------------------------------------------
+ */
+
+#define EVENTS_MAX 512 /* events held before their times are booked */
+#define LABELS_MAX 64
+
+struct dr_profile {
+    dr_profile_row rows[LABELS_MAX];
+    int n_rows, current;
+    struct {
+        cl_event ev;
+        int row;
+    } held[EVENTS_MAX];
+    int n_held;
+};
+
+static void settle(dr_dev *d)
+{
+    dr_profile *p = d->profile;
+    clFinish(d->queue);
+    for (int i = 0; i < p->n_held; i++) {
+        cl_ulong start = 0, end = 0;
+        cl_event ev = p->held[i].ev;
+        clGetEventProfilingInfo(ev, CL_PROFILING_COMMAND_START, sizeof start, &start, NULL);
+        clGetEventProfilingInfo(ev, CL_PROFILING_COMMAND_END, sizeof end, &end, NULL);
+        clReleaseEvent(ev);
+        p->rows[p->held[i].row].seconds += (double)(end - start) * 1e-9;
+        p->rows[p->held[i].row].calls++;
+    }
+    p->n_held = 0;
+}
+
+void dr_profile_add(dr_dev *d, cl_event ev)
+{
+    dr_profile *p = d->profile;
+    if (p->n_held == EVENTS_MAX)
+        settle(d);
+    p->held[p->n_held].ev = ev;
+    p->held[p->n_held++].row = p->current;
+}
+
+dr_status dr_profile_start(dr_dev *d, dr_err *err)
+{
+    cl_command_queue_properties props = 0;
+    clGetCommandQueueInfo(d->queue, CL_QUEUE_PROPERTIES, sizeof props, &props, NULL);
+    if (!(props & CL_QUEUE_PROFILING_ENABLE))
+        return dr_fail(err, DR_EDEVICE, "profiling needs DR_PROFILE=1 in the environment");
+    dr_profile_free(d);
+    if (!(d->profile = dr_alloc(sizeof *d->profile)))
+        return dr_fail(err, DR_ENOMEM, "out of memory");
+    dr_profile_label(d, "other");
+    return DR_OK;
+}
+
+void dr_profile_label(dr_dev *d, const char *label)
+{
+    dr_profile *p = d->profile;
+    if (!p)
+        return;
+    for (p->current = 0; p->current < p->n_rows; p->current++)
+        if (p->rows[p->current].label == label)
+            return;
+    if (p->n_rows < LABELS_MAX)
+        p->rows[p->n_rows++].label = label;
+    else
+        p->current = 0;
+}
+
+static int by_time(const void *a, const void *b)
+{
+    double x = ((const dr_profile_row *)a)->seconds,
+           y = ((const dr_profile_row *)b)->seconds;
+    return (x < y) - (x > y);
+}
+
+dr_status dr_profile_stop(dr_dev *d, const dr_profile_row **rows, int *n, dr_err *err)
+{
+    dr_profile *p = d->profile;
+    if (!p)
+        return dr_fail(err, DR_EDEVICE, "profiling was not started");
+    settle(d);
+    qsort(p->rows, (size_t)p->n_rows, sizeof *p->rows, by_time);
+    *rows = p->rows;
+    *n = p->n_rows;
+    return DR_OK;
+}
+
+void dr_profile_free(dr_dev *d)
+{
+    if (d->profile)
+        settle(d);
+    dr_free(d->profile);
+    d->profile = NULL;
+}

@@ -1,0 +1,89 @@
+#ifndef DR_DEV_LAUNCH_H
+#define DR_DEV_LAUNCH_H
+
+#include "base/err.h"
+#include "dev/kernels.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct dr_dev dr_dev;
+
+/* A device buffer. */
+typedef struct _cl_mem dr_mem;
+
+DR_MUST_USE dr_status dr_mem_new(dr_mem **out, dr_dev *d, size_t bytes, dr_err *err);
+void dr_mem_free(dr_dev *d, dr_mem *m); /* accepts NULL */
+/* Blocking copies; at and n in bytes. */
+DR_MUST_USE dr_status dr_mem_write(dr_dev *d, dr_mem *m, size_t at, const void *p, size_t n,
+                                   dr_err *err);
+DR_MUST_USE dr_status dr_mem_read(dr_dev *d, dr_mem *m, size_t at, void *p, size_t n,
+                                  dr_err *err);
+/* Queue a copy between buffers. */
+DR_MUST_USE dr_status dr_mem_copy(dr_dev *d, dr_mem *to, size_t to_at, dr_mem *from,
+                                  size_t from_at, size_t n, dr_err *err);
+
+/* One kernel argument. */
+typedef struct {
+    enum { DR_ARG_MEM, DR_ARG_INT, DR_ARG_LONG, DR_ARG_FLOAT, DR_ARG_LOCAL } kind;
+    union {
+        dr_mem *mem;
+        int32_t i;
+        int64_t l;
+        float f;
+        size_t local_bytes;
+    };
+} dr_arg;
+
+#define DR_MEM(m)   ((dr_arg){ .kind = DR_ARG_MEM, .mem = (m) })
+#define DR_INT(v)   ((dr_arg){ .kind = DR_ARG_INT, .i = (int32_t)(v) })
+#define DR_LONG(v)  ((dr_arg){ .kind = DR_ARG_LONG, .l = (int64_t)(v) })
+#define DR_FLOAT(v) ((dr_arg){ .kind = DR_ARG_FLOAT, .f = (float)(v) })
+
+/* A launch geometry: work-items per dimension; local 0: the runtime's choice. */
+typedef struct {
+    int dims;
+    size_t global[3], local[3];
+} dr_grid;
+
+/* The one launch door: set the arguments and enqueue. */
+DR_MUST_USE dr_status dr_launch(dr_dev *d, dr_kernel_id kernel, const dr_arg *args,
+                                int n_args, const dr_grid *grid, dr_err *err);
+
+/* Wait until everything queued so far has run. */
+DR_MUST_USE dr_status dr_finish(dr_dev *d, dr_err *err);
+
+/* Start what was queued, without waiting. */
+void dr_flush(dr_dev *d);
+
+/* Work-items that share one row in reductions (kernels' WG): 1 on CPUs, where a
+ * work-group is a thread and the inner loop is the vector, more elsewhere. */
+int dr_row_group(const dr_dev *d);
+
+/* Largest single buffer, bytes. */
+uint64_t dr_max_alloc(const dr_dev *d);
+
+/* Kernels and GEMMs enqueued since the device was opened. */
+uint64_t dr_launches(const dr_dev *d);
+
+/* --- profiling: device time by label, from queue events ------------------------------- */
+typedef struct dr_profile dr_profile;
+
+typedef struct {
+    const char *label;
+    uint64_t calls;
+    double seconds;
+} dr_profile_row;
+
+/* From now on every launch is timed and booked under the label set last. The device must
+ * have been opened with profiling (dr_dev_open does so when DR_PROFILE is set in the
+ * environment); otherwise DR_EDEVICE. */
+DR_MUST_USE dr_status dr_profile_start(dr_dev *d, dr_err *err);
+void dr_profile_label(dr_dev *d, const char *label); /* label must outlive the profile */
+/* Wait, stop, and give the rows, most time first; free with dr_profile_free. */
+DR_MUST_USE dr_status dr_profile_stop(dr_dev *d, const dr_profile_row **rows, int *n,
+                                      dr_err *err);
+void dr_profile_free(dr_dev *d);
+
+#endif

@@ -1,0 +1,196 @@
+#include "dev/cl.h"
+
+#include "base/embed.h"
+#include "base/file.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "base/mem.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Bump when the layout of a cached file changes. */
+#define CACHE_FORMAT  "darkroom-cl-1"
+#define SOURCE_MAX    ((size_t)1 << 20)
+#define BINARY_MAX    ((size_t)256 << 20)
+#define BUILD_LOG_MAX 1500
+#define PRELUDE       "prelude.h"
+
+#define ROW(file, name) { file, #name },
+static const struct {
+    const char *file, *name;
+} registry[] = { DR_KERNEL_TABLE(ROW) };
+#undef ROW
+
+/* Everything that one program is built from. */
+typedef struct {
+    const char *file;
+    dr_buf source;
+    char options[256];
+    char cache_path[DR_PATH_MAX]; /* "" : no cache */
+} recipe;
+
+static const char *embedded(const char *name)
+{
+    for (const dr_embedded *e = dr_kernel_files; e->name; e++)
+        if (!strcmp(e->name, name))
+            return e->text;
+    return NULL;
+}
+
+/* Append a kernel file, from the override folder when there is one. */
+static dr_status add_file(dr_buf *out, const char *dir, const char *name, dr_err *err)
+{
+    char path[DR_PATH_MAX];
+    dr_status st = DR_OK;
+    dr_buf_printf(out, "#line 1 \"%s\"\n", name);
+    if (*dir) {
+        if (!(st = dr_path_join(path, dir, name, err)))
+            st = dr_file_read(path, SOURCE_MAX, out, err);
+        return st;
+    }
+    const char *text = embedded(name);
+    if (!text)
+        return dr_fail(err, DR_EDEVICE, "kernel file %s is not in this program", name);
+    dr_buf_puts(out, text);
+    return DR_OK;
+}
+
+static dr_status prepare(recipe *r, dr_dev *d, const dr_conf *conf, dr_err *err)
+{
+    char dir[DR_PATH_MAX], platform[256] = "";
+    dr_status st;
+    snprintf(r->options, sizeof r->options, "-cl-std=CL1.2 -cl-mad-enable -DWG=%d",
+             dr_row_group(d));
+    if ((st = add_file(&r->source, conf->device.cl_dir, PRELUDE, err)) ||
+        (st = add_file(&r->source, conf->device.cl_dir, r->file, err)))
+        return st;
+    if (r->source.failed)
+        return dr_fail(err, DR_ENOMEM, "out of memory");
+    if (!strcmp(conf->device.cache_dir, "off") ||
+        dr_cache_dir(dir, conf->device.cache_dir, NULL))
+        return DR_OK;
+    clGetPlatformInfo(d->platform, CL_PLATFORM_VERSION, sizeof platform - 1, platform,
+                      NULL);
+    dr_hash *h = dr_hash_new();
+    if (!h)
+        return dr_fail(err, DR_ENOMEM, "out of memory");
+    dr_hash_add(h, r->source.data, r->source.len);
+    dr_hash_str(h, r->options);
+    dr_hash_str(h, d->info.name);
+    dr_hash_str(h, d->info.driver);
+    dr_hash_str(h, platform);
+    dr_hash_str(h, CACHE_FORMAT);
+    char name[64];
+    snprintf(name, sizeof name, "%s.clbin", dr_hash_end(h).hex);
+    return dr_path_join(r->cache_path, dir, name, err);
+}
+
+/* A program from the disk cache, or NULL: any trouble is a miss. */
+static cl_program from_cache(dr_dev *d, const recipe *r)
+{
+    dr_buf bin = { 0 };
+    cl_program p = NULL;
+    cl_int rc, status;
+    size_t head = sizeof CACHE_FORMAT;
+    if (!*r->cache_path || dr_file_read(r->cache_path, BINARY_MAX, &bin, NULL) ||
+        bin.len <= head || memcmp(bin.data, CACHE_FORMAT, head) != 0)
+        goto done;
+    size_t len = bin.len - head;
+    const unsigned char *data = (const unsigned char *)bin.data + head;
+    p = clCreateProgramWithBinary(d->context, 1, &d->id, &len, &data, &status, &rc);
+    if (p && (rc || status || clBuildProgram(p, 1, &d->id, r->options, NULL, NULL))) {
+        clReleaseProgram(p);
+        p = NULL;
+    }
+done:
+    dr_buf_free(&bin);
+    return p;
+}
+
+static void to_cache(cl_program p, const recipe *r)
+{
+    dr_buf file = { 0 };
+    size_t len = 0;
+    if (!*r->cache_path ||
+        clGetProgramInfo(p, CL_PROGRAM_BINARY_SIZES, sizeof len, &len, NULL) || !len ||
+        len > BINARY_MAX)
+        return;
+    unsigned char *bin = dr_alloc(len);
+    if (bin && !clGetProgramInfo(p, CL_PROGRAM_BINARIES, sizeof bin, &bin, NULL)) {
+        dr_buf_put(&file, CACHE_FORMAT, sizeof CACHE_FORMAT);
+        dr_buf_put(&file, bin, len);
+        dr_err err;
+        if (!file.failed && dr_file_write(r->cache_path, file.data, file.len, &err))
+            dr_log(DR_WARN, "cache.write", "path=%s", r->cache_path);
+    }
+    dr_buf_free(&file);
+    dr_free(bin);
+}
+
+static dr_status fail_build(dr_dev *d, cl_program p, const recipe *r, cl_int rc,
+                            dr_err *err)
+{
+    size_t len = 0;
+    clGetProgramBuildInfo(p, d->id, CL_PROGRAM_BUILD_LOG, 0, NULL, &len);
+    char *log = dr_alloc(len + 1);
+    if (log)
+        clGetProgramBuildInfo(p, d->id, CL_PROGRAM_BUILD_LOG, len, log, NULL);
+    dr_status st = dr_fail(err, DR_EDEVICE, "%s does not build on %s (%s):\n%.*s", r->file,
+                           d->info.name, dr_cl_name(rc), BUILD_LOG_MAX, log ? log : "");
+    dr_free(log);
+    return st;
+}
+
+static dr_status build(cl_program *out, dr_dev *d, const char *file, const dr_conf *conf,
+                       dr_err *err)
+{
+    recipe r = { .file = file };
+    cl_int rc;
+    dr_status st = prepare(&r, d, conf, err);
+    if (st)
+        goto done;
+    if ((*out = from_cache(d, &r)))
+        goto done;
+    const char *text = r.source.data;
+    cl_program p = clCreateProgramWithSource(d->context, 1, &text, &r.source.len, &rc);
+    if (!p) {
+        st = dr_cl_fail(err, rc, "clCreateProgramWithSource");
+        goto done;
+    }
+    if ((rc = clBuildProgram(p, 1, &d->id, r.options, NULL, NULL))) {
+        st = fail_build(d, p, &r, rc, err);
+        clReleaseProgram(p);
+        goto done;
+    }
+    to_cache(p, &r);
+    *out = p;
+done:
+    dr_buf_free(&r.source);
+    return st;
+}
+
+dr_status dr_programs_build(dr_dev *d, const dr_conf *conf, dr_err *err)
+{
+    dr_status st;
+    cl_int rc;
+    if (!(d->programs = dr_alloc(DR_KERNELS * sizeof *d->programs)))
+        return dr_fail(err, DR_ENOMEM, "out of memory");
+    for (int i = 0; i < DR_KERNELS; i++) {
+        /* Rows of one file stand together in the registry. */
+        if (i == 0 || strcmp(registry[i].file, registry[i - 1].file) != 0) {
+            if ((st = build(&d->programs[d->n_programs], d, registry[i].file, conf, err)))
+                return st;
+            d->n_programs++;
+        }
+        d->kernels[i] =
+            clCreateKernel(d->programs[d->n_programs - 1], registry[i].name, &rc);
+        if (!d->kernels[i]) {
+            dr_cl_fail(err, rc, "clCreateKernel");
+            return dr_err_wrap(err, "%s in %s", registry[i].name, registry[i].file);
+        }
+    }
+    return DR_OK;
+}

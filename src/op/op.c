@@ -1,0 +1,446 @@
+#include "op/op.h"
+
+#include "dev/gemm.h"
+
+#include <assert.h>
+#include <math.h>
+
+typedef long long ll;
+
+/* Expand to the two arguments that every kernel takes for a tensor. */
+#define T(x) DR_MEM((x).mem), DR_LONG((x).at)
+
+static bool stop(dr_run *r, const char *label)
+{
+    if (!r->err.code && !r->dry)
+        dr_profile_label(r->dev, label);
+    return r->err.code != DR_OK;
+}
+
+static void launch(dr_run *r, dr_kernel_id k, const dr_arg *args, size_t n, dr_grid grid)
+{
+    if (!r->err.code && !r->dry)
+        (void)!dr_launch(r->dev, k, args, (int)n, &grid, &r->err);
+}
+#define LAUNCH(r, k, grid, ...)                                                            \
+    launch(r, k, (const dr_arg[]){ __VA_ARGS__ },                                          \
+           sizeof((const dr_arg[]){ __VA_ARGS__ }) / sizeof(dr_arg), grid)
+
+static dr_grid grid1(int64_t x)
+{
+    return (dr_grid){ .dims = 1, .global = { (size_t)x } };
+}
+
+static dr_grid grid2(int64_t x, int64_t y)
+{
+    return (dr_grid){ .dims = 2, .global = { (size_t)x, (size_t)y } };
+}
+
+static dr_grid grid3(int64_t x, int64_t y, int64_t z)
+{
+    return (dr_grid){ .dims = 3, .global = { (size_t)x, (size_t)y, (size_t)z } };
+}
+
+/* One work-group of WG work-items for each of `rows` rows. */
+static dr_grid grid_rows(const dr_run *r, int64_t rows)
+{
+    size_t wg = (size_t)dr_row_group(r->dev);
+    return (dr_grid){ .dims = 1, .global = { (size_t)rows * wg }, .local = { wg } };
+}
+
+static int64_t positions(dr_tensor x)
+{
+    return x.h * x.w;
+}
+
+static bool same_shape(dr_tensor a, dr_tensor b)
+{
+    return a.n == b.n && positions(a) == positions(b) && a.c == b.c;
+}
+
+static void fail_shape(dr_run *r, const char *op, dr_tensor x, const char *what, ll have,
+                       ll want)
+{
+    dr_fail(&r->err, DR_ESHAPE, "%s: x [%lld, %lld, %lld, %lld]: %s is %lld, must be %lld",
+            op, (ll)x.n, (ll)x.h, (ll)x.w, (ll)x.c, what, have, want);
+}
+
+static void gemm(dr_run *r, const dr_gemm_args *g)
+{
+    r->flops += 2.0 * (double)g->m * (double)g->n * (double)g->k * (double)g->batch;
+    if (!r->err.code && !r->dry)
+        (void)!dr_gemm(r->dev, g, &r->err);
+}
+
+/* y = bias + row + residual; gives the beta that a product into y then needs. */
+static float prefill(dr_run *r, dr_tensor y, dr_tensor bias, const dr_tensor *row,
+                     const dr_tensor *residual)
+{
+    int has = (bias.c ? 1 : 0) | (row ? 2 : 0) | (residual ? 4 : 0);
+    dr_tensor b = bias.c ? bias : y, w = row ? *row : y, s = residual ? *residual : y;
+    if (!has)
+        return 0.0f;
+    LAUNCH(r, DR_K_prefill, grid2(y.c, y.n * positions(y)), T(y), T(b), T(w),
+           DR_INT(row ? row->n : 1), T(s), DR_LONG(positions(y)), DR_LONG(y.c),
+           DR_INT(has));
+    return 1.0f;
+}
+
+dr_tensor op_linear(dr_run *r, dr_tensor x, const dr_weight_mat *w,
+                    const dr_tensor *residual)
+{
+    dr_tensor y = dr_new(r, x.n, x.h, x.w, w->out);
+    if (stop(r, "linear"))
+        return y;
+    if (x.c != w->in || w->kh * w->kw != 1) {
+        fail_shape(r, "linear", x, "c", x.c, w->in);
+        return y;
+    }
+    if (residual && !same_shape(*residual, y)) {
+        fail_shape(r, "linear", *residual, "residual c", residual->c, y.c);
+        return y;
+    }
+    float beta = prefill(r, y, w->b, NULL, residual);
+    gemm(r, &(dr_gemm_args){
+                .m = x.n * positions(x),
+                .n = w->out,
+                .k = w->in,
+                .batch = 1,
+                .a = { .mem = x.mem, .at = x.at, .ld = x.c },
+                .b = { .mem = w->w.mem, .at = w->w.at, .ld = w->out },
+                .c = { .mem = y.mem, .at = y.at, .ld = y.c },
+                .alpha = 1.0f,
+                .beta = beta,
+            });
+    return y;
+}
+
+/* Unfold and multiply tile by tile of output pixels. */
+static void conv_tiles(dr_run *r, dr_tensor x, dr_tensor y, const dr_weight_mat *w,
+                       const dr_conv_opts *o, int up, float in_scale, float beta)
+{
+    int64_t k = w->kh * w->kw * w->in, pixels = y.n * positions(y);
+    int64_t tile = (int64_t)(r->conv_tile_bytes / sizeof(float)) / k;
+    tile = tile < 64 ? 64 : tile / 64 * 64;
+    tile = tile > pixels ? pixels : tile;
+    int64_t blocks = (w->in + 3) / 4 * w->kh * w->kw;
+    dr_mark mark = dr_push(r);
+    dr_tensor rows = dr_new(r, 1, tile, 1, k);
+    for (int64_t first = 0; first < pixels && !r->err.code; first += tile) {
+        int64_t m = pixels - first < tile ? pixels - first : tile;
+        stop(r, "unfold");
+        LAUNCH(r, DR_K_unfold, grid2(blocks, m), T(x), T(rows), DR_LONG(first), DR_INT(x.n),
+               DR_INT(x.h), DR_INT(x.w), DR_INT(x.c), DR_INT(y.h), DR_INT(y.w),
+               DR_INT(w->kh), DR_INT(w->kw), DR_INT(o->stride ? o->stride : 1),
+               DR_INT(o->pad_top), DR_INT(o->pad_left), DR_INT(up), DR_FLOAT(in_scale));
+        stop(r, "conv2d");
+        gemm(r, &(dr_gemm_args){
+                    .m = m,
+                    .n = w->out,
+                    .k = k,
+                    .batch = 1,
+                    .a = { .mem = rows.mem, .at = rows.at, .ld = k },
+                    .b = { .mem = w->w.mem, .at = w->w.at, .ld = w->out },
+                    .c = { .mem = y.mem, .at = y.at + (size_t)(first * y.c), .ld = y.c },
+                    .alpha = 1.0f,
+                    .beta = beta,
+                });
+    }
+    dr_pop(r, mark);
+}
+
+dr_tensor op_conv2d(dr_run *r, dr_tensor x, const dr_weight_mat *w, const dr_conv_opts *o)
+{
+    int stride = o->stride ? o->stride : 1, up = o->up ? o->up : 1;
+    float in_scale = o->in_scale != 0.0f ? o->in_scale : 1.0f;
+    int64_t h = (x.h * up + o->pad_top + o->pad_bottom - w->kh) / stride + 1;
+    int64_t wd = (x.w * up + o->pad_left + o->pad_right - w->kw) / stride + 1;
+    dr_tensor y = dr_new(r, o->batch ? o->batch : x.n, h, wd, w->out);
+    if (stop(r, "conv2d"))
+        return y;
+    if (x.c != w->in)
+        fail_shape(r, "conv2d", x, "c", x.c, w->in);
+    else if (o->residual && !same_shape(*o->residual, y))
+        fail_shape(r, "conv2d", *o->residual, "residual c", o->residual->c, y.c);
+    else if (o->row && o->row->c != y.c)
+        fail_shape(r, "conv2d", *o->row, "row c", o->row->c, y.c);
+    if (r->err.code)
+        return y;
+    float beta = prefill(r, y, w->b, o->row, o->residual);
+    bool plain =
+        w->kh * w->kw == 1 && stride == 1 && up == 1 && in_scale == 1.0f && y.n == x.n;
+    if (!plain || o->pad_top || o->pad_left || o->pad_bottom || o->pad_right) {
+        conv_tiles(r, x, y, w, o, up, in_scale, beta);
+        return y;
+    }
+    gemm(r, &(dr_gemm_args){
+                .m = x.n * positions(x),
+                .n = w->out,
+                .k = w->in,
+                .batch = 1,
+                .a = { .mem = x.mem, .at = x.at, .ld = x.c },
+                .b = { .mem = w->w.mem, .at = w->w.at, .ld = w->out },
+                .c = { .mem = y.mem, .at = y.at, .ld = y.c },
+                .alpha = 1.0f,
+                .beta = beta,
+            });
+    return y;
+}
+
+#define SLAB_ROWS 64 /* rows whose statistics one work-item gathers; they stay in cache */
+
+dr_tensor op_group_norm(dr_run *r, dr_tensor x, const dr_weight_norm *w, bool silu)
+{
+    dr_tensor y = dr_new(r, x.n, x.h, x.w, x.c);
+    if (stop(r, "group_norm"))
+        return y;
+    if (x.c != w->w.c || w->groups <= 0 || x.c % w->groups) {
+        fail_shape(r, "group_norm", x, "c", x.c, w->w.c);
+        return y;
+    }
+    int64_t t = positions(x), slabs = (t + SLAB_ROWS - 1) / SLAB_ROWS;
+    dr_mark mark = dr_push(r);
+    dr_tensor part = dr_new(r, x.n, slabs, 2, x.c), coef = dr_new(r, x.n, 1, 2, x.c);
+    LAUNCH(r, DR_K_group_norm_partial, grid3(x.c, slabs, x.n), T(x), T(part), DR_LONG(t),
+           DR_LONG(x.c), DR_LONG(SLAB_ROWS));
+    LAUNCH(r, DR_K_group_norm_combine, grid2(w->groups, x.n), T(part), T(w->w), T(w->b),
+           T(coef), DR_LONG(t), DR_LONG(x.c), DR_LONG(SLAB_ROWS), DR_LONG(slabs),
+           DR_LONG(w->groups), DR_FLOAT(w->eps));
+    LAUNCH(r, DR_K_group_norm_apply, grid3(x.c, t, x.n), T(x), T(coef), T(y), DR_LONG(t),
+           DR_LONG(x.c), DR_INT(silu));
+    dr_pop(r, mark);
+    return y;
+}
+
+dr_tensor op_layer_norm(dr_run *r, dr_tensor x, const dr_weight_norm *w)
+{
+    dr_tensor y = dr_new(r, x.n, x.h, x.w, x.c);
+    if (stop(r, "layer_norm"))
+        return y;
+    if (x.c != w->w.c)
+        fail_shape(r, "layer_norm", x, "c", x.c, w->w.c);
+    LAUNCH(r, DR_K_layer_norm, grid_rows(r, x.n * positions(x)), T(x), T(w->w), T(w->b),
+           T(y), DR_LONG(x.c), DR_FLOAT(w->eps));
+    return y;
+}
+
+/* Queries [first, first + rows) of one image against all keys of one text. */
+static void attend(dr_run *r, dr_tensor q, dr_tensor k, dr_tensor v, dr_tensor y,
+                   dr_tensor scores, int64_t heads, int64_t first, int64_t rows,
+                   bool causal)
+{
+    int64_t d = q.c / heads, keys = positions(k);
+    size_t at = (size_t)(first * q.c);
+    stop(r, "attention");
+    gemm(r,
+         &(dr_gemm_args){
+             .m = rows,
+             .n = keys,
+             .k = d,
+             .batch = heads,
+             .a = { .mem = q.mem, .at = q.at + at, .ld = q.c, .stride = d },
+             .b = { .mem = k.mem, .at = k.at, .ld = k.c, .stride = d },
+             .c = { .mem = scores.mem, .at = scores.at, .ld = keys, .stride = rows * keys },
+             .b_transposed = true,
+             .alpha = 1.0f / sqrtf((float)d),
+         });
+    stop(r, "softmax");
+    LAUNCH(r, DR_K_softmax, grid_rows(r, heads * rows), T(scores), DR_LONG(keys),
+           DR_LONG(rows), DR_LONG(first), DR_INT(causal));
+    stop(r, "attention");
+    gemm(r,
+         &(dr_gemm_args){
+             .m = rows,
+             .n = d,
+             .k = keys,
+             .batch = heads,
+             .a = { .mem = scores.mem, .at = scores.at, .ld = keys, .stride = rows * keys },
+             .b = { .mem = v.mem, .at = v.at, .ld = v.c, .stride = d },
+             .c = { .mem = y.mem, .at = y.at + at, .ld = y.c, .stride = d },
+             .alpha = 1.0f,
+         });
+}
+
+dr_tensor op_attention(dr_run *r, dr_tensor q, dr_tensor k, dr_tensor v, int64_t heads,
+                       bool causal)
+{
+    dr_tensor y = dr_new(r, q.n, q.h, q.w, q.c);
+    if (stop(r, "attention"))
+        return y;
+    if (heads <= 0 || q.c % heads || k.c != q.c || !same_shape(k, v) || q.n % k.n) {
+        dr_fail(
+            &r->err, DR_ESHAPE,
+            "attention: q [%lld, %lld, %lld], k [%lld, %lld, %lld], v [%lld, %lld, %lld], "
+            "%lld heads",
+            (ll)q.n, (ll)positions(q), (ll)q.c, (ll)k.n, (ll)positions(k), (ll)k.c, (ll)v.n,
+            (ll)positions(v), (ll)v.c, (ll)heads);
+        return y;
+    }
+    int64_t keys = positions(k), queries = positions(q);
+    int64_t rows = (int64_t)(r->attention_tile_bytes / sizeof(float)) / (heads * keys);
+    rows = rows < 1 ? 1 : rows > queries ? queries : rows;
+    dr_mark mark = dr_push(r);
+    dr_tensor scores = dr_new(r, 1, heads * rows, 1, keys);
+    for (int64_t i = 0; i < q.n; i++) {
+        int64_t j = i * k.n / q.n;
+        for (int64_t first = 0; first < queries && !r->err.code; first += rows) {
+            int64_t m = queries - first < rows ? queries - first : rows;
+            attend(r, dr_slice(q, i, 1), dr_slice(k, j, 1), dr_slice(v, j, 1),
+                   dr_slice(y, i, 1), scores, heads, first, m, causal);
+        }
+    }
+    dr_pop(r, mark);
+    return y;
+}
+
+dr_tensor op_activate(dr_run *r, dr_tensor x, dr_activation kind)
+{
+    dr_tensor y = dr_new(r, x.n, x.h, x.w, x.c);
+    if (stop(r, "activate"))
+        return y;
+    static const int kernel_kind[DR_ACTIVATIONS] = { 0, 1, 2 };
+    LAUNCH(r, DR_K_activate, grid1(dr_count(x)), T(x), T(y), DR_LONG(dr_count(x)),
+           DR_INT(kernel_kind[kind]));
+    return y;
+}
+
+dr_tensor op_geglu(dr_run *r, dr_tensor x)
+{
+    dr_tensor y = dr_new(r, x.n, x.h, x.w, x.c / 2);
+    if (stop(r, "geglu"))
+        return y;
+    LAUNCH(r, DR_K_geglu, grid2(y.c, x.n * positions(x)), T(x), T(y), DR_LONG(y.c));
+    return y;
+}
+
+dr_tensor op_concat(dr_run *r, dr_tensor a, dr_tensor b)
+{
+    dr_tensor y = dr_new(r, a.n, a.h, a.w, a.c + b.c);
+    if (stop(r, "concat"))
+        return y;
+    if (a.n != b.n || a.h != b.h || a.w != b.w) {
+        fail_shape(r, "concat", a, "positions of b", (ll)positions(b), (ll)positions(a));
+        return y;
+    }
+    LAUNCH(r, DR_K_concat, grid2(y.c, y.n * positions(y)), T(a), DR_LONG(a.c), T(b),
+           DR_LONG(b.c), T(y));
+    return y;
+}
+
+void op_scale(dr_run *r, dr_tensor x, dr_tensor y, float factor, float offset)
+{
+    if (stop(r, "scale"))
+        return;
+    assert(dr_count(x) == dr_count(y));
+    LAUNCH(r, DR_K_scale, grid1(dr_count(x)), T(x), T(y), DR_LONG(dr_count(x)),
+           DR_FLOAT(factor), DR_FLOAT(offset));
+}
+
+void op_fill(dr_run *r, dr_tensor x, float value)
+{
+    if (stop(r, "fill"))
+        return;
+    LAUNCH(r, DR_K_fill, grid1(dr_count(x)), T(x), DR_LONG(dr_count(x)), DR_FLOAT(value));
+}
+
+dr_tensor op_embed_tokens(dr_run *r, const int32_t *ids, int64_t n, int64_t length,
+                          const dr_weight_mat *table, const dr_weight_mat *position)
+{
+    dr_tensor y = dr_new(r, n, length, 1, table->w.c);
+    dr_tensor on_device = dr_new(r, 1, 1, 1, n * length);
+    if (stop(r, "embed_tokens"))
+        return y;
+    for (int64_t i = 0; i < n * length; i++)
+        if (ids[i] < 0 || ids[i] >= table->w.w) {
+            dr_fail(&r->err, DR_EMODEL,
+                    "token %d is not in the text encoder's table of %lld: tokenizer and "
+                    "weights do not belong together",
+                    ids[i], (ll)table->w.w);
+            return y;
+        }
+    if (length > position->w.w) {
+        fail_shape(r, "embed_tokens", y, "length", length, position->w.w);
+        return y;
+    }
+    if (!r->dry)
+        (void)!dr_mem_write(r->dev, on_device.mem, on_device.at * sizeof(float), ids,
+                            (size_t)(n * length) * sizeof *ids, &r->err);
+    LAUNCH(r, DR_K_embed_tokens, grid2(y.c, n * length), T(on_device), T(table->w),
+           T(position->w), T(y), DR_LONG(length), DR_LONG(y.c));
+    return y;
+}
+
+dr_tensor op_embed_timestep(dr_run *r, double timestep, int64_t c, bool flip, double shift)
+{
+    dr_tensor y = dr_new(r, 1, 1, 1, c);
+    if (stop(r, "embed_timestep"))
+        return y;
+    LAUNCH(r, DR_K_embed_timestep, grid1(c / 2), T(y), DR_FLOAT(timestep), DR_INT(c / 2),
+           DR_FLOAT(shift), DR_INT(flip));
+    return y;
+}
+
+void op_sampler_step(dr_run *r, dr_tensor x, dr_tensor out, dr_tensor hist, dr_tensor noise,
+                     dr_tensor denoised, const dr_step_coef *k)
+{
+    if (stop(r, "sampler_step"))
+        return;
+    if (out.n != x.n && out.n != 2 * x.n) {
+        fail_shape(r, "sampler_step", x, "n of the model's output", out.n, 2 * x.n);
+        return;
+    }
+    LAUNCH(r, DR_K_sampler_step, grid1(dr_count(x)), T(x), T(out), T(hist), T(noise),
+           T(denoised), DR_LONG(dr_count(x)), DR_INT(out.n / x.n), DR_FLOAT(k->cfg),
+           DR_FLOAT(k->x), DR_FLOAT(k->out), DR_FLOAT(k->hist), DR_FLOAT(k->noise),
+           DR_FLOAT(k->hist_x), DR_FLOAT(k->hist_out), DR_FLOAT(k->denoised_x),
+           DR_FLOAT(k->denoised_out));
+}
+
+dr_tensor op_linear_rgb(dr_run *r, dr_tensor x, dr_tensor matrix)
+{
+    dr_tensor y = dr_new(r, x.n, x.h, x.w, 3);
+    if (stop(r, "linear_rgb"))
+        return y;
+    if (dr_count(matrix) != (x.c + 1) * 3)
+        fail_shape(r, "linear_rgb", x, "matrix", dr_count(matrix), (x.c + 1) * 3);
+    LAUNCH(r, DR_K_linear_rgb, grid1(x.n * positions(x)), T(x), T(matrix), T(y),
+           DR_LONG(x.n * positions(x)), DR_INT(x.c));
+    return y;
+}
+
+void op_to_rgb8(dr_run *r, dr_tensor x, uint8_t *rgb)
+{
+    dr_mark mark = dr_push(r);
+    dr_tensor bytes = dr_new(r, 1, 1, 1, (dr_count(x) + 3) / 4);
+    if (!stop(r, "to_rgb8") && !r->dry) {
+        LAUNCH(r, DR_K_to_rgb8, grid1(dr_count(x)), T(x), DR_MEM(bytes.mem),
+               DR_LONG(bytes.at * sizeof(float)), DR_LONG(dr_count(x)));
+        if (!r->err.code)
+            (void)!dr_mem_read(r->dev, bytes.mem, bytes.at * sizeof(float), rgb,
+                               (size_t)dr_count(x), &r->err);
+    }
+    dr_pop(r, mark);
+}
+
+#define RANGE_CHUNKS 64
+
+dr_range op_range(dr_run *r, dr_tensor x)
+{
+    dr_range all = { .min = INFINITY, .max = -INFINITY };
+    float rows[RANGE_CHUNKS][3];
+    dr_mark mark = dr_push(r);
+    dr_tensor y = dr_new(r, 1, 1, RANGE_CHUNKS, 3);
+    if (!stop(r, "range") && !r->dry) {
+        int64_t chunk = (dr_count(x) + RANGE_CHUNKS - 1) / RANGE_CHUNKS;
+        LAUNCH(r, DR_K_range, grid1(RANGE_CHUNKS), T(x), T(y), DR_LONG(dr_count(x)),
+               DR_LONG(chunk));
+        dr_download(r, y, &rows[0][0]);
+        for (int i = 0; i < RANGE_CHUNKS && !r->err.code; i++) {
+            all.min = fminf(all.min, rows[i][0]);
+            all.max = fmaxf(all.max, rows[i][1]);
+            all.not_finite += (int64_t)rows[i][2];
+        }
+    }
+    dr_pop(r, mark);
+    return all;
+}

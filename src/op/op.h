@@ -1,0 +1,101 @@
+#ifndef DR_OP_OP_H
+#define DR_OP_OP_H
+
+#include "op/run.h"
+
+/* The tensor operations of the models. Each checks shapes, makes its result in the run's
+ * memory and launches; none reports errors but through r->err (see op/run.h). Tensors are
+ * channels-last; `[n, t, c]` below means t = h·w positions. */
+
+/* A weight as the kernels read it. Matrices are [k, n] floats: k = kh·kw·inputs, n outputs.
+ */
+typedef struct {
+    dr_tensor w;     /* [1, 1, k, n]; vectors [1, 1, 1, n]; tables [1, 1, rows, n] */
+    dr_tensor b;     /* [1, 1, 1, n]; b.c 0: no bias */
+    int kh, kw;      /* convolution window; 1 for linear layers */
+    int64_t in, out; /* channels */
+} dr_weight_mat;
+
+/* The two vectors of a normalisation. */
+typedef struct {
+    dr_tensor w, b; /* [1, 1, 1, c] */
+    float eps;
+    int64_t groups; /* group norm only */
+} dr_weight_norm;
+
+typedef enum { DR_SILU, DR_GELU, DR_QUICK_GELU, DR_ACTIVATIONS } dr_activation;
+
+/* y = x·W + b (+ residual, of y's shape). x: [n, t, in] → [n, t, out] */
+dr_tensor op_linear(dr_run *r, dr_tensor x, const dr_weight_mat *w,
+                    const dr_tensor *residual);
+
+/* How a convolution reads and what is added to it. Zero means: stride 1, no padding… */
+typedef struct {
+    int stride;            /* 0 or 1: every pixel */
+    int pad_top, pad_left; /* zeros before; the rows after follow from the output size */
+    int pad_bottom, pad_right; /* zeros after */
+    int up;                    /* 2: read the input enlarged, nearest neighbour */
+    int64_t batch;        /* images of the output; image i reads input i % x.n; 0: x.n */
+    float in_scale;       /* factor on the input; 0: 1 */
+    const dr_tensor *row; /* [rows, 1, 1, out]: added to every pixel of image i from row
+                             i % rows */
+    const dr_tensor *residual; /* of the output's shape */
+} dr_conv_opts;
+
+/* 2-D convolution (cross-correlation) by tiles of unfolded rows and GEMM.
+ * x: [n, h, w, in] → [batch, h', w', out] */
+dr_tensor op_conv2d(dr_run *r, dr_tensor x, const dr_weight_mat *w, const dr_conv_opts *o);
+
+/* Group norm over channels-last, through SiLU when silu. Wu & He 2018. */
+dr_tensor op_group_norm(dr_run *r, dr_tensor x, const dr_weight_norm *w, bool silu);
+/* Layer norm over c. Ba et al. 2016. */
+dr_tensor op_layer_norm(dr_run *r, dr_tensor x, const dr_weight_norm *w);
+
+/* softmax(q·kᵀ/√d)·v for each of `heads` heads of d = c/heads channels, in tiles of query
+ * rows so that the scores never take more than the run's attention tile.
+ * q: [n, tq, c]; k, v: [m, tk, c], m divides n: image i reads row i·m/n (the guidance
+ * halves read their own text). causal: a query sees keys up to its own position. → [n, tq,
+ * c] */
+dr_tensor op_attention(dr_run *r, dr_tensor q, dr_tensor k, dr_tensor v, int64_t heads,
+                       bool causal);
+
+dr_tensor op_activate(dr_run *r, dr_tensor x, dr_activation kind);
+/* x[…, :c] · gelu(x[…, c:]); x: [n, t, 2c] → [n, t, c] */
+dr_tensor op_geglu(dr_run *r, dr_tensor x);
+/* Channels of a, then of b. */
+dr_tensor op_concat(dr_run *r, dr_tensor a, dr_tensor b);
+/* y = factor·x + offset, into y (which may be x). */
+void op_scale(dr_run *r, dr_tensor x, dr_tensor y, float factor, float offset);
+void op_fill(dr_run *r, dr_tensor x, float value);
+
+/* Token plus position embedding; ids: n·length on the host, each < table rows (checked).
+ * → [n, length, 1, c] */
+dr_tensor op_embed_tokens(dr_run *r, const int32_t *ids, int64_t n, int64_t length,
+                          const dr_weight_mat *table, const dr_weight_mat *positions);
+/* Sinusoidal embedding of a timestep → [1, 1, 1, c] */
+dr_tensor op_embed_timestep(dr_run *r, double timestep, int64_t c, bool flip, double shift);
+
+/* Coefficients of one denoising step; see cl/sample.cl. */
+typedef struct {
+    float cfg;
+    float x, out, hist, noise, hist_x, hist_out, denoised_x, denoised_out;
+} dr_step_coef;
+
+/* Guidance and update in place. out: [n or 2n, …] (2n: the unconditional half first); x,
+ * hist, denoised, noise: [n, …]. noise may be x when coef->noise is 0. */
+void op_sampler_step(dr_run *r, dr_tensor x, dr_tensor out, dr_tensor hist, dr_tensor noise,
+                     dr_tensor denoised, const dr_step_coef *coef);
+
+/* Latents → small RGB in −1..1 by a [c + 1, 3] matrix. */
+dr_tensor op_linear_rgb(dr_run *r, dr_tensor x, dr_tensor matrix);
+/* −1..1 → bytes at rgb (host, dr_count(x) bytes), rounded, RGB interleaved. Blocking. */
+void op_to_rgb8(dr_run *r, dr_tensor x, uint8_t *rgb);
+
+/* Smallest and largest value and how many are NaN or infinite. Blocking. */
+typedef struct {
+    float min, max;
+    int64_t not_finite;
+} dr_range;
+dr_range op_range(dr_run *r, dr_tensor x);
+
+#endif

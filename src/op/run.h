@@ -1,0 +1,84 @@
+#ifndef DR_OP_RUN_H
+#define DR_OP_RUN_H
+
+#include "base/err.h"
+#include "dev/launch.h"
+
+#include <stdbool.h>
+
+/* A run: where the operations of a model put their results and their errors.
+ *
+ * Errors are sticky: once r->err.code is set every operation returns at once, so that a
+ * model's body stays arithmetic and the pipeline checks once a step.
+ *
+ * A dry run enqueues nothing: shapes are checked and memory is counted, by the same code
+ * that runs later. Activations come from slabs of device memory with push and pop; reuse
+ * after pop is safe because the queue is in order. */
+typedef struct dr_run dr_run;
+
+/* A tensor of floats, channels-last: [n, h, w, c]; a sequence is [n, tokens, 1, c], a
+ * vector [1, 1, 1, c]. Borrowed memory; passed by value. */
+typedef struct {
+    dr_mem *mem;
+    size_t at; /* first element */
+    int64_t n, h, w, c;
+} dr_tensor;
+
+/* A point to go back to. */
+typedef struct {
+    int slab;
+    size_t used;
+} dr_mark;
+
+struct dr_slab;
+
+struct dr_run {
+    dr_dev *dev;
+    dr_err err;
+    bool dry;
+    double flops;      /* of products and convolutions, counted in dry and real runs */
+    size_t peak_bytes; /* most activations alive at once */
+    size_t attention_tile_bytes, conv_tile_bytes;
+    struct dr_slab *slabs;
+    int n_slabs, cap_slabs, slab; /* slab: the one that new tensors come from */
+    size_t used;                  /* bytes used in it */
+    size_t before;                /* bytes in the slabs before it */
+};
+
+/* A run on dev. Tile sizes in bytes. */
+void dr_run_init(dr_run *r, dr_dev *dev, size_t attention_tile_bytes,
+                 size_t conv_tile_bytes);
+void dr_run_free(dr_run *r);
+
+/* Forget errors and tensors, keep the memory; dry or real from here on. */
+void dr_run_reset(dr_run *r, bool dry);
+
+/* Allocate the slabs for a peak that a dry run found. */
+DR_MUST_USE dr_status dr_run_reserve(dr_run *r, size_t bytes, dr_err *err);
+
+dr_mark dr_push(dr_run *r);
+void dr_pop(dr_run *r, dr_mark m); /* frees every tensor made since the mark */
+
+/* A new tensor with undefined contents. */
+dr_tensor dr_new(dr_run *r, int64_t n, int64_t h, int64_t w, int64_t c);
+
+/* Elements. */
+static inline int64_t dr_count(dr_tensor x)
+{
+    return x.n * x.h * x.w * x.c;
+}
+
+/* Images [first, first + n) of x. */
+static inline dr_tensor dr_slice(dr_tensor x, int64_t first, int64_t n)
+{
+    x.at += (size_t)(first * x.h * x.w * x.c);
+    x.n = n;
+    return x;
+}
+
+/* Blocking copies between host and a tensor; n is dr_count(x) floats. No-ops in a dry run
+ * (reads give zeros). */
+void dr_upload(dr_run *r, dr_tensor x, const float *p);
+void dr_download(dr_run *r, dr_tensor x, float *p);
+
+#endif
