@@ -86,104 +86,125 @@ static float prefill(dr_run *r, dr_tensor y, dr_tensor bias, const dr_tensor *ro
     return 1.0f;
 }
 
-dr_tensor op_linear(dr_run *r, dr_tensor x, const dr_weight_mat *w,
-                    const dr_tensor *residual)
+/* y = x·W + beta·y over rows [0, m) of both. */
+static void multiply(dr_run *r, dr_tensor x, dr_tensor y, int64_t m, const dr_weight_mat *w,
+                     float beta)
 {
-    dr_tensor y = dr_new(r, x.n, x.h, x.w, w->out);
-    if (stop(r, "linear"))
-        return y;
-    if (x.c != w->in || w->kh * w->kw != 1) {
-        fail_shape(r, "linear", x, "c", x.c, w->in);
-        return y;
-    }
-    if (residual && !same_shape(*residual, y)) {
-        fail_shape(r, "linear", *residual, "residual c", residual->c, y.c);
-        return y;
-    }
-    float beta = prefill(r, y, w->b, NULL, residual);
     gemm(r, &(dr_gemm_args){
-                .m = x.n * positions(x),
-                .n = w->out,
-                .k = w->in,
+                .m = m,
+                .n = w->w.c,
+                .k = w->w.w,
                 .batch = 1,
-                .a = { .mem = x.mem, .at = x.at, .ld = x.c },
-                .b = { .mem = w->w.mem, .at = w->w.at, .ld = w->out },
+                .a = { .mem = x.mem, .at = x.at, .ld = w->w.w },
+                .b = { .mem = w->w.mem, .at = w->w.at, .ld = w->w.c },
                 .c = { .mem = y.mem, .at = y.at, .ld = y.c },
                 .alpha = 1.0f,
                 .beta = beta,
             });
+}
+
+void op_linear_into(dr_run *r, dr_tensor y, dr_tensor x, const dr_weight_mat *w,
+                    const dr_tensor *residual)
+{
+    if (stop(r, "linear"))
+        return;
+    if (x.c != w->in || w->kh * w->kw != 1)
+        fail_shape(r, "linear", x, "c", x.c, w->in);
+    else if (y.c != w->out || y.n * positions(y) != x.n * positions(x))
+        fail_shape(r, "linear", x, "result's c", y.c, w->out);
+    else if (residual && !same_shape(*residual, y))
+        fail_shape(r, "linear", *residual, "residual c", residual->c, y.c);
+    if (!r->err.code)
+        multiply(r, x, y, x.n * positions(x), w, prefill(r, y, w->b, NULL, residual));
+}
+
+dr_tensor op_linear(dr_run *r, dr_tensor x, const dr_weight_mat *w,
+                    const dr_tensor *residual)
+{
+    dr_tensor y = dr_new(r, x.n, x.h, x.w, w->out);
+    op_linear_into(r, y, x, w, residual);
     return y;
 }
 
-/* Unfold and multiply tile by tile of output pixels. */
-static void conv_tiles(dr_run *r, dr_tensor x, dr_tensor y, const dr_weight_mat *w,
-                       const dr_conv_opts *o, int up, float in_scale, float beta)
+/* A convolution with its defaults filled in. */
+typedef struct {
+    int stride, pad_top, pad_left;
+    int64_t in_h, in_w; /* of the enlarged input */
+    int64_t n, h, w;    /* of the result */
+    float in_scale;
+    bool plain; /* 1×1 over the input as it lies: a matrix product */
+} conv_shape;
+
+static conv_shape conv_shape_of(dr_tensor x, const dr_weight_mat *w, const dr_conv_opts *o)
 {
-    int64_t k = w->kh * w->kw * w->in, pixels = y.n * positions(y);
+    conv_shape s = { .stride = o->stride ? o->stride : 1,
+                     .pad_top = o->pad_top,
+                     .pad_left = o->pad_left,
+                     .in_h = o->up_h ? o->up_h : x.h,
+                     .in_w = o->up_w ? o->up_w : x.w,
+                     .n = o->batch ? o->batch : x.n,
+                     .in_scale = o->in_scale != 0.0f ? o->in_scale : 1.0f };
+    s.h = (s.in_h + o->pad_top + o->pad_bottom - w->kh) / s.stride + 1;
+    s.w = (s.in_w + o->pad_left + o->pad_right - w->kw) / s.stride + 1;
+    s.plain =
+        w->kh * w->kw == 1 && s.n == x.n && s.h == x.h && s.w == x.w && s.in_scale == 1.0f;
+    return s;
+}
+
+/* Unfold and multiply, tile by tile of output pixels. */
+static void conv_tiles(dr_run *r, dr_tensor x, dr_tensor y, const dr_weight_mat *w,
+                       const conv_shape *s, float beta)
+{
+    int64_t k = w->w.w, pixels = y.n * positions(y);
     int64_t tile = (int64_t)(r->conv_tile_bytes / sizeof(float)) / k;
+    int64_t blocks = (w->in + 3) / 4 * w->kh * w->kw;
     tile = tile < 64 ? 64 : tile / 64 * 64;
     tile = tile > pixels ? pixels : tile;
-    int64_t blocks = (w->in + 3) / 4 * w->kh * w->kw;
     dr_mark mark = dr_push(r);
-    dr_tensor rows = dr_new(r, 1, tile, 1, k);
-    for (int64_t first = 0; first < pixels && !r->err.code; first += tile) {
+    dr_tensor rows = dr_new(r, 1, tile, 1, k), part = y;
+    for (int64_t first = 0; first < pixels; first += tile) {
         int64_t m = pixels - first < tile ? pixels - first : tile;
-        stop(r, "unfold");
+        if (stop(r, "unfold"))
+            break;
         LAUNCH(r, DR_K_unfold, grid2(blocks, m), T(x), T(rows), DR_LONG(first), DR_INT(x.n),
-               DR_INT(x.h), DR_INT(x.w), DR_INT(x.c), DR_INT(y.h), DR_INT(y.w),
-               DR_INT(w->kh), DR_INT(w->kw), DR_INT(o->stride ? o->stride : 1),
-               DR_INT(o->pad_top), DR_INT(o->pad_left), DR_INT(up), DR_FLOAT(in_scale));
+               DR_INT(x.h), DR_INT(x.w), DR_INT(x.c), DR_INT(s->in_h), DR_INT(s->in_w),
+               DR_INT(y.h), DR_INT(y.w), DR_INT(w->kh), DR_INT(w->kw), DR_INT(s->stride),
+               DR_INT(s->pad_top), DR_INT(s->pad_left), DR_FLOAT(s->in_scale));
         stop(r, "conv2d");
-        gemm(r, &(dr_gemm_args){
-                    .m = m,
-                    .n = w->out,
-                    .k = k,
-                    .batch = 1,
-                    .a = { .mem = rows.mem, .at = rows.at, .ld = k },
-                    .b = { .mem = w->w.mem, .at = w->w.at, .ld = w->out },
-                    .c = { .mem = y.mem, .at = y.at + (size_t)(first * y.c), .ld = y.c },
-                    .alpha = 1.0f,
-                    .beta = beta,
-                });
+        part.at = y.at + (size_t)(first * y.c);
+        multiply(r, rows, part, m, w, beta);
     }
     dr_pop(r, mark);
 }
 
-dr_tensor op_conv2d(dr_run *r, dr_tensor x, const dr_weight_mat *w, const dr_conv_opts *o)
+void op_conv2d_into(dr_run *r, dr_tensor y, dr_tensor x, const dr_weight_mat *w,
+                    const dr_conv_opts *o)
 {
-    int stride = o->stride ? o->stride : 1, up = o->up ? o->up : 1;
-    float in_scale = o->in_scale != 0.0f ? o->in_scale : 1.0f;
-    int64_t h = (x.h * up + o->pad_top + o->pad_bottom - w->kh) / stride + 1;
-    int64_t wd = (x.w * up + o->pad_left + o->pad_right - w->kw) / stride + 1;
-    dr_tensor y = dr_new(r, o->batch ? o->batch : x.n, h, wd, w->out);
+    conv_shape s = conv_shape_of(x, w, o);
     if (stop(r, "conv2d"))
-        return y;
+        return;
     if (x.c != w->in)
         fail_shape(r, "conv2d", x, "c", x.c, w->in);
+    else if (y.n != s.n || y.h != s.h || y.w != s.w || y.c != w->out)
+        fail_shape(r, "conv2d", y, "the result's h", y.h, s.h);
     else if (o->residual && !same_shape(*o->residual, y))
         fail_shape(r, "conv2d", *o->residual, "residual c", o->residual->c, y.c);
     else if (o->row && o->row->c != y.c)
         fail_shape(r, "conv2d", *o->row, "row c", o->row->c, y.c);
     if (r->err.code)
-        return y;
+        return;
     float beta = prefill(r, y, w->b, o->row, o->residual);
-    bool plain =
-        w->kh * w->kw == 1 && stride == 1 && up == 1 && in_scale == 1.0f && y.n == x.n;
-    if (!plain || o->pad_top || o->pad_left || o->pad_bottom || o->pad_right) {
-        conv_tiles(r, x, y, w, o, up, in_scale, beta);
-        return y;
-    }
-    gemm(r, &(dr_gemm_args){
-                .m = x.n * positions(x),
-                .n = w->out,
-                .k = w->in,
-                .batch = 1,
-                .a = { .mem = x.mem, .at = x.at, .ld = x.c },
-                .b = { .mem = w->w.mem, .at = w->w.at, .ld = w->out },
-                .c = { .mem = y.mem, .at = y.at, .ld = y.c },
-                .alpha = 1.0f,
-                .beta = beta,
-            });
+    if (s.plain)
+        multiply(r, x, y, x.n * positions(x), w, beta);
+    else
+        conv_tiles(r, x, y, w, &s, beta);
+}
+
+dr_tensor op_conv2d(dr_run *r, dr_tensor x, const dr_weight_mat *w, const dr_conv_opts *o)
+{
+    conv_shape s = conv_shape_of(x, w, o);
+    dr_tensor y = dr_new(r, s.n, s.h, s.w, w->out);
+    op_conv2d_into(r, y, x, w, o);
     return y;
 }
 

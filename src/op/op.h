@@ -34,7 +34,7 @@ typedef struct {
     int stride;            /* 0 or 1: every pixel */
     int pad_top, pad_left; /* zeros before; the rows after follow from the output size */
     int pad_bottom, pad_right; /* zeros after */
-    int up;                    /* 2: read the input enlarged, nearest neighbour */
+    int64_t up_h, up_w;        /* read the input enlarged to this size, nearest neighbour */
     int64_t batch;        /* images of the output; image i reads input i % x.n; 0: x.n */
     float in_scale;       /* factor on the input; 0: 1 */
     const dr_tensor *row; /* [rows, 1, 1, out]: added to every pixel of image i from row
@@ -45,6 +45,8 @@ typedef struct {
 /* 2-D convolution (cross-correlation) by tiles of unfolded rows and GEMM.
  * x: [n, h, w, in] → [batch, h', w', out] */
 dr_tensor op_conv2d(dr_run *r, dr_tensor x, const dr_weight_mat *w, const dr_conv_opts *o);
+void op_conv2d_into(dr_run *r, dr_tensor y, dr_tensor x, const dr_weight_mat *w,
+                    const dr_conv_opts *o);
 
 /* Group norm over channels-last, through SiLU when silu. Wu & He 2018. */
 dr_tensor op_group_norm(dr_run *r, dr_tensor x, const dr_weight_norm *w, bool silu);
