@@ -1,0 +1,67 @@
+#include "cli/cli.h"
+
+/* The option tables that several commands share. */
+
+#define SETTING(name, letter, value, key, help)                                            \
+    {                                                                                      \
+        name, letter, value, DR_CLI_SETTING, key, 0, 0, 0, help                            \
+    }
+#define FIELD(name, letter, value, key, help)                                              \
+    {                                                                                      \
+        name, letter, value, DR_CLI_FIELD, key, 0, 0, 0, help                              \
+    }
+
+const dr_cli_row dr_cli_common[] = {
+    { "config", 'c', "FILE", DR_CLI_CONFIG, NULL, 0, 0, 0,
+      "Settings file; without it /etc/darkroom.conf is read if it exists." },
+    { "set", 0, "KEY=VALUE", DR_CLI_SET, NULL, 0, 0, 0,
+      "Any setting (`darkroom config` lists them); may be repeated." },
+    SETTING("log-level", 0, "LEVEL", "log.level", "debug, info, warn or error."),
+    { 0 },
+};
+
+const dr_cli_row dr_cli_redis[] = {
+    SETTING("redis", 'r', "URL", "redis.url",
+            "redis://host:port/db or unix:///path/to/socket."),
+    SETTING("prefix", 0, "TEXT", "queue.prefix", "Start of every key of the queue."),
+    { 0 },
+};
+
+const dr_cli_row dr_cli_engine[] = {
+    SETTING("model", 'm', "PATH", "model.path",
+            "Model folder in diffusers layout; without it the demo model that comes with "
+            "darkroom."),
+    SETTING(
+        "device", 'd', "WHICH", "device.select",
+        "Index from `darkroom devices`, part of a device's name, or cpu, gpu, accelerator; "
+        "without it the first GPU, else the first device."),
+    { 0 },
+};
+
+const dr_cli_row dr_cli_job[] = {
+    FIELD("negative", 'n', "TEXT", "negative_prompt", "What the picture should not show."),
+    FIELD("width", 'W', "PIXELS", "width",
+          "64..2048, a multiple of 8; without it the model's."),
+    FIELD("height", 'H', "PIXELS", "height",
+          "64..2048, a multiple of 8; without it the model's."),
+    FIELD("steps", 's', "N", "steps", "Denoising steps, 1..1000; without it the model's."),
+    FIELD("cfg", 'g', "SCALE", "cfg_scale",
+          "Classifier-free guidance; 1 or less turns it off; without it the model's."),
+    FIELD("seed", 'S', "N", "seed",
+          "Seed of the first picture, the next gets N + 1; -1 or without it: random."),
+    FIELD("count", 'N', "N", "n", "Pictures, 1..16."),
+    FIELD("sampler", 0, "NAME", "sampler",
+          "ddim, euler, euler_a or dpmpp_2m; without it the model's."),
+    FIELD("schedule", 0, "NAME", "schedule", "normal or karras; without it the model's."),
+    FIELD("clip-skip", 0, "N", "clip_skip",
+          "Last layers of the text encoder to leave out."),
+    FIELD("eta", 0, "X", "eta", "Noise of ddim, 0..1 (default: 0)."),
+    FIELD("noise", 0, "KIND", "noise",
+          "philox, or torch for the noise of PyTorch's CPU generator (default: philox)."),
+    FIELD("quality", 'q', "N", "quality",
+          "WebP quality, 0..100; without it the setting output.quality."),
+    FIELD("lossless", 0, NULL, "lossless", "Lossless WebP."),
+    { "field", 'f', "NAME=VALUE", DR_CLI_FIELD_SET, NULL, 0, 0, 0,
+      "Any other field of a job; may be repeated." },
+    { 0 },
+};
