@@ -151,6 +151,17 @@ static dr_status read_vocab(dr_bpe_vocab *v, const dr_json *vocab, int n, bool *
     return DR_OK;
 }
 
+/* A model's file that is no JSON is a bad model, not bad input. */
+static dr_status read_json(dr_json **out, const char *path, dr_err *err)
+{
+    dr_status st = dr_json_read(out, path, err);
+    if (st != DR_EINVAL)
+        return st;
+    if (err)
+        err->code = DR_EMODEL;
+    return DR_EMODEL;
+}
+
 /* Split a line at blanks into exactly two strings. */
 static bool split_pair(const char *line, size_t n, const char *part[2], size_t len[2])
 {
@@ -231,7 +242,7 @@ static dr_status read_tables(dr_bpe_vocab *v, const char *dir, dr_err *err)
     while (merges.len && strchr(" \t\r\n\f\v", merges.data[merges.len - 1]))
         merges.len--;
     if ((st = dr_path_join(path, dir, "vocab.json", err)) ||
-        (st = dr_json_read(&vocab, path, err)))
+        (st = read_json(&vocab, path, err)))
         goto done;
     int n = dr_json_count(vocab);
     size_t lines = count_lines(&merges);
@@ -364,7 +375,7 @@ static dr_status read_optional(dr_json **out, const char *dir, const char *name,
 {
     char path[DR_PATH_MAX];
     dr_status st = dr_path_join(path, dir, name, err);
-    return st || !dr_file_exists(path) ? st : dr_json_read(out, path, err);
+    return st || !dr_file_exists(path) ? st : read_json(out, path, err);
 }
 
 /* Newer folders have everything in tokenizer_config.json (added_tokens_decoder); only
