@@ -21,6 +21,7 @@ static const char *const merges[] = {
     "a b", "ab c</w>", "c a", "x x", "xx x</w>", "l l</w>"
 };
 enum { AB = 512, ABC_, CA, XX, XXX_, LL_, BOS, EOS, TOKENS };
+#define IDS_MAX   4096
 #define END(byte) (256 + (byte))
 
 static char dir[] = "/tmp/darkroom-bpe-XXXXXX";
@@ -111,10 +112,10 @@ static dr_bpe *open_folder(const char *path)
 /* The ids between BOS and EOS are `want`. */
 static void expect(dr_bpe *b, const char *text, const int32_t *want, int n)
 {
-    int32_t ids[4096];
+    int32_t ids[IDS_MAX];
     int needed = 0;
     dr_err err = { 0 };
-    assert_int_equal(dr_bpe_encode(b, text, ids, 4096, &needed, &err), DR_OK);
+    assert_int_equal(dr_bpe_encode(b, text, ids, IDS_MAX, &needed, &err), DR_OK);
     if (needed != n + 2)
         fail_msg("\"%s\": %d tokens, not %d", text, needed - 2, n);
     assert_int_equal(ids[0], dr_bpe_bos(b));
@@ -308,32 +309,57 @@ static void test_malformed(void **state)
     assert_non_null(strstr(err.message, "vocab.json"));
 }
 
-/* Rows {text, ids} made with transformers (contrib/goldens). */
+/* U+1FA77 and U+1FAE8 came with Unicode 15: unassigned, and so dropped, to a Python or a
+ * utf8proc that is older. */
+static bool depends_on_unicode_version(const char *text)
+{
+    return strstr(text, "\xf0\x9f\xa9\xb7") || strstr(text, "\xf0\x9f\xab\xa8");
+}
+
+static void expect_row(dr_bpe *b, const char *text, const int32_t *want, int n)
+{
+    int32_t ids[IDS_MAX];
+    int cut = 0;
+    dr_err err = { 0 };
+    assert_int_equal(dr_bpe_row(b, text, ids, n, &cut, &err), DR_OK);
+    for (int i = 0; i < n; i++)
+        if (ids[i] != want[i])
+            fail_msg("row \"%s\": token %d is %d, not %d", text, i, ids[i], want[i]);
+}
+
+static void expect_rows(dr_bpe *b, const dr_json *rows, bool padded)
+{
+    int32_t want[IDS_MAX];
+    assert_true(dr_json_count(rows) >= 8);
+    for (const dr_json *row = dr_json_first(rows); row; row = dr_json_next(row)) {
+        const char *text = dr_json_get_string(row, "text", "");
+        const dr_json *id = dr_json_first(dr_json_get(row, "ids"));
+        int n = 0;
+        for (; id && n < IDS_MAX; id = dr_json_next(id))
+            want[n++] = (int32_t)dr_json_number(id);
+        assert_true(n >= 2);
+        if (padded)
+            expect_row(b, text, want, n);
+        else if (!depends_on_unicode_version(text))
+            expect(b, text, want + 1, n - 2);
+    }
+}
+
+/* What transformers' slow CLIPTokenizer gives (contrib/goldens). */
 static void expect_goldens(const char *tokenizer, const char *path)
 {
     dr_bpe *b = open_folder(tokenizer);
-    dr_json *rows = NULL;
+    dr_json *file = NULL;
     dr_err err = { 0 };
-    if (dr_json_read(&rows, path, &err))
+    if (dr_json_read(&file, path, &err))
         fail_msg("%s", err.message);
-    assert_true(dr_json_count(rows) > 20);
-    for (const dr_json *row = dr_json_first(rows); row; row = dr_json_next(row)) {
-        const dr_json *want = dr_json_get(row, "ids");
-        int32_t ids[4096];
-        int needed = 0, cut = 0, n = dr_json_count(want);
-        const char *text = dr_json_get_string(row, "text", NULL);
-        assert_non_null(text);
-        assert_in_range(n, 2, 4096);
-        assert_int_equal(dr_bpe_encode(b, text, ids, 4096, &needed, &err), DR_OK);
-        if (needed < n) /* padded rows */
-            assert_int_equal(dr_bpe_row(b, text, ids, n, &cut, &err), DR_OK);
-        else
-            assert_int_equal(needed, n);
-        for (int i = 0; i < n; i++)
-            if (ids[i] != (int32_t)dr_json_number(dr_json_at(want, i)))
-                fail_msg("%s: \"%s\": id %d is %d", path, text, i, ids[i]);
-    }
-    dr_json_free(rows);
+    assert_int_equal(dr_bpe_bos(b), dr_json_get_number(file, "bos", -1));
+    assert_int_equal(dr_bpe_eos(b), dr_json_get_number(file, "eos", -1));
+    assert_int_equal(dr_bpe_pad(b), dr_json_get_number(file, "pad", -1));
+    assert_int_equal(dr_bpe_size(b), dr_json_get_number(file, "vocab_size", -1));
+    expect_rows(b, dr_json_get(file, "rows"), false);
+    expect_rows(b, dr_json_get(file, "padded"), true);
+    dr_json_free(file);
     dr_bpe_close(b);
 }
 
@@ -341,6 +367,8 @@ static void test_goldens(void **state)
 {
     (void)state;
     expect_goldens("contrib/demo-model/model/tokenizer", "tests/golden/tokens-demo.json");
+    expect_goldens("tests/golden/tiny-sd1/model/tokenizer",
+                   "tests/golden/tokens-tiny-sd1.json");
 }
 
 int main(void)
