@@ -2,7 +2,6 @@
 
 #include "base/mem.h"
 
-#include <stdlib.h>
 #include <utf8proc.h>
 
 int dr_utf8_decode(const char *p, size_t n, int32_t *cp)
@@ -46,8 +45,18 @@ const char *dr_utf8_category(int32_t cp)
 
 char *dr_utf8_nfc(const char *s)
 {
-    utf8proc_uint8_t *p = utf8proc_NFC((const utf8proc_uint8_t *)s);
-    char *copy = p ? dr_strdup((char *)p) : NULL;
-    free(p);
-    return copy;
+    const utf8proc_option_t options =
+        UTF8PROC_NULLTERM | UTF8PROC_STABLE | UTF8PROC_COMPOSE;
+    const utf8proc_uint8_t *text = (const utf8proc_uint8_t *)s;
+    utf8proc_ssize_t n = utf8proc_decompose(text, 0, NULL, 0, options);
+    if (n < 0)
+        return NULL;
+    /* Code points first, one more for the NUL; then UTF-8 in the same place. */
+    utf8proc_int32_t *cps = dr_alloc(((size_t)n + 1) * sizeof *cps);
+    if (!cps || utf8proc_decompose(text, 0, cps, n, options) != n ||
+        utf8proc_reencode(cps, n, options) < 0) {
+        dr_free(cps);
+        return NULL;
+    }
+    return (char *)cps;
 }

@@ -15,8 +15,8 @@ int dr_utf8_encode(int32_t cp, char out[4]);
 /* Whether all n bytes are valid UTF-8; *at receives the offset of the first bad byte. */
 bool dr_utf8_valid(const char *p, size_t n, size_t *at);
 
-int32_t dr_utf8_lower(int32_t cp);           /* simple lower case */
-const char *dr_utf8_category(int32_t cp);    /* "Lu", "Nd", "Cf", … as in UnicodeData */
+int32_t dr_utf8_lower(int32_t cp);        /* simple lower case */
+const char *dr_utf8_category(int32_t cp); /* "Lu", "Nd", "Cf", … as in UnicodeData */
 /* Canonical composition (NFC) of a valid string; NULL when memory is out; dr_free it. */
 char *dr_utf8_nfc(const char *s);
 

@@ -122,30 +122,31 @@ static dr_status no_memory(dr_err *err)
     return dr_fail(err, DR_ENOMEM, "webp: out of memory");
 }
 
+static bool set_chunk(WebPMux *mux, const char name[4], const dr_buf *content)
+{
+    const WebPData data = { .bytes = (const uint8_t *)content->data, .size = content->len };
+    return !content->failed && WebPMuxSetChunk(mux, name, &data, 0) == WEBP_MUX_OK;
+}
+
 /* Append webp to out, with text in it. */
 static dr_status add_metadata(const dr_buf *webp, const char *text, dr_buf *out,
                               dr_err *err)
 {
+    const WebPData plain = { .bytes = (const uint8_t *)webp->data, .size = webp->len };
     dr_buf xmp = { 0 }, exif = { 0 };
     WebPData file = { 0 };
-    dr_status st = DR_OK;
-    WebPMux *mux = WebPMuxCreate(&(WebPData){ (const uint8_t *)webp->data, webp->len }, 0);
+    WebPMux *mux = WebPMuxCreate(&plain, 0);
     put_xmp(&xmp, text);
     put_exif(&exif, text);
-    if (!mux || xmp.failed || exif.failed ||
-        WebPMuxSetChunk(mux, "XMP ", &(WebPData){ (const uint8_t *)xmp.data, xmp.len },
-                        0) != WEBP_MUX_OK ||
-        WebPMuxSetChunk(mux, "EXIF", &(WebPData){ (const uint8_t *)exif.data, exif.len },
-                        0) != WEBP_MUX_OK ||
-        WebPMuxAssemble(mux, &file) != WEBP_MUX_OK)
-        st = no_memory(err);
-    else
+    bool done = mux && set_chunk(mux, "XMP ", &xmp) && set_chunk(mux, "EXIF", &exif) &&
+                WebPMuxAssemble(mux, &file) == WEBP_MUX_OK;
+    if (done)
         dr_buf_put(out, file.bytes, file.size);
     WebPDataClear(&file);
     WebPMuxDelete(mux);
     dr_buf_free(&xmp);
     dr_buf_free(&exif);
-    return st;
+    return done ? DR_OK : no_memory(err);
 }
 
 /* --- pixels
