@@ -54,7 +54,8 @@ const dr_cli_row dr_cli_job[] = {
           "ddim, euler, euler_a or dpmpp_2m; without it the model's."),
     FIELD("schedule", 0, "NAME", "schedule", "normal or karras; without it the model's."),
     FIELD("clip-skip", 0, "N", "clip_skip",
-          "Last layers of the text encoder to leave out."),
+          "1: all layers of the text encoder, 2: all but the last, …; without it the "
+          "model's."),
     FIELD("eta", 0, "X", "eta", "Noise of ddim, 0..1 (default: 0)."),
     FIELD("noise", 0, "KIND", "noise",
           "philox, or torch for the noise of PyTorch's CPU generator (default: philox)."),
