@@ -18,6 +18,9 @@
 #define DR_SIZE_MAX         2048
 #define DR_STEPS_MAX        1000
 #define DR_IMAGES_MAX       16
+#define DR_META_BYTES_MAX   16384 /* as JSON text: every event repeats it */
+#define DR_ATTEMPTS_MAX     100
+#define DR_TIMES_MS_MAX     2592000000 /* 30 days: ttl_ms, timeout_ms, delay_ms */
 #define DR_WARNINGS_MAX     8
 
 typedef enum { DR_TXT2IMG, DR_IMG2IMG, DR_INPAINT } dr_task;
@@ -39,6 +42,12 @@ typedef enum {
 } dr_schedule_id;
 
 typedef enum { DR_NOISE_PHILOX, DR_NOISE_TORCH } dr_noise_kind;
+
+typedef enum { DR_PRIORITY_HIGH, DR_PRIORITY_NORMAL, DR_PRIORITY_LOW } dr_priority;
+
+/* The canonical name, "euler_a", "karras"; "default" for the model's. Never NULL. */
+const char *dr_sampler_name(dr_sampler_id id);
+const char *dr_schedule_name(dr_schedule_id id);
 
 typedef struct {
     const char *id;
@@ -67,6 +76,12 @@ typedef struct {
     } preview;
     bool events_msgpack;   /* else JSON */
     const char *meta_json; /* the client's `meta` as JSON text, echoed; NULL: none */
+    dr_priority priority;
+    int64_t ttl_ms;       /* waiting longer than this it expires; 0: never */
+    int64_t timeout_ms;   /* running longer than this it fails; 0: the worker's */
+    int64_t delay_ms;     /* not before this long after it was sent */
+    int64_t max_attempts; /* runs after which a transient failure is final */
+    const char *unique;   /* one job with this key at a time; NULL: none */
     const char *warnings[DR_WARNINGS_MAX];
     int n_warnings;
 } dr_job;
