@@ -1,0 +1,84 @@
+#include "queue/handle.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* What programs need that send jobs and watch them. */
+
+dr_status dr_queue_submit(dr_queue *q, const char *id, dr_priority class,
+                          const char *const *fields, int n, const char *text, size_t text_n,
+                          dr_err *err)
+{
+    dr_cmd c = { 0 };
+    if (n > DR_SUBMIT_STRINGS_MAX)
+        return dr_fail(err, DR_EINVAL, "%d fields: a job may have %d", n / 2,
+                       DR_SUBMIT_STRINGS_MAX / 2);
+    dr_script_begin(&c, 2);
+    dr_queue_put_stream(q, &c, class);
+    dr_queue_put_job_key(q, &c, "events", id);
+    dr_cmd_int(&c, q->ttl_s);
+    dr_cmd_int(&c, q->events_maxlen);
+    dr_cmd_bytes(&c, text, text_n);
+    dr_queue_put_channels(q, &c, id);
+    for (int i = 0; i < n; i++)
+        dr_cmd_str(&c, fields[i]);
+    return dr_script_call(&q->scripts, q->redis, DR_SCRIPT_SUBMIT, &c, NULL, err);
+}
+
+dr_status dr_queue_next_event(dr_queue *q, const char *id, dr_cursor *cursor,
+                              int64_t wait_ms, dr_reply **out, const char **text, size_t *n,
+                              dr_err *err)
+{
+    dr_cmd c = { 0 };
+    dr_cmd_words(&c, "XREAD", "COUNT", "1", "BLOCK", NULL);
+    dr_cmd_int(&c, wait_ms > 0 ? wait_ms : 1); /* 0 would be for ever */
+    dr_cmd_str(&c, "STREAMS");
+    dr_queue_put_job_key(q, &c, "events", id);
+    dr_cmd_str(&c, *cursor->last ? cursor->last : "0");
+    *out = NULL;
+    dr_status st = dr_redis_call(q->redis, &c, wait_ms, out, err);
+    /* [[key, [[entry, [field, value]]]]], or nil when nothing came. */
+    const dr_reply *entry =
+        dr_reply_at(dr_reply_at(dr_reply_at(st ? NULL : *out, 0), 1), 0);
+    if (!entry) {
+        dr_reply_free(*out);
+        *out = NULL;
+        return st;
+    }
+    snprintf(cursor->last, sizeof cursor->last, "%s",
+             dr_reply_text(dr_reply_at(entry, 0), NULL));
+    *text = dr_reply_text(dr_reply_at(dr_reply_at(entry, 1), 1), n);
+    return DR_OK;
+}
+
+static dr_status subscribe(dr_queue *q, dr_err *err)
+{
+    dr_cmd c = { 0 };
+    dr_status st = dr_redis_connect(q->redis, err);
+    if (st || q->subscribed == dr_redis_connections(q->redis))
+        return st;
+    dr_cmd_str(&c, "SUBSCRIBE");
+    dr_cmd_printf(&c, "%s:progress", q->prefix);
+    if (!(st = dr_redis_call(q->redis, &c, 0, NULL, err)))
+        q->subscribed = dr_redis_connections(q->redis);
+    return st;
+}
+
+dr_status dr_queue_next_published(dr_queue *q, int64_t wait_ms, dr_reply **out,
+                                  const char **text, size_t *n, dr_err *err)
+{
+    *out = NULL;
+    dr_status st = subscribe(q, err);
+    if (!st)
+        st = dr_redis_receive(q->redis, wait_ms, out, err);
+    if (!st && *out)
+        *text = dr_reply_text(dr_reply_at(*out, 2), n); /* "message", channel, text */
+    return st;
+}
+
+dr_status dr_queue_result(dr_queue *q, const char *key, dr_reply **out, dr_err *err)
+{
+    dr_cmd c = { 0 };
+    dr_cmd_words(&c, "GET", key, NULL);
+    return dr_redis_call(q->redis, &c, 0, out, err);
+}

@@ -1,0 +1,86 @@
+#ifndef DR_QUEUE_REDIS_H
+#define DR_QUEUE_REDIS_H
+
+#include "base/err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* The one door to hiredis: a connection that comes back by itself, commands as byte
+ * strings, replies walked by accessors. A handle is used by one thread at a time. */
+typedef struct dr_redis dr_redis;
+typedef struct dr_reply dr_reply;
+
+/* A command being put together. Bytes are borrowed until the call, formatted arguments are
+ * kept inside. {0} is empty. Too many arguments are a bug of the caller (assert). */
+#define DR_CMD_ARGS  96
+#define DR_CMD_BYTES 12288
+typedef struct {
+    const char *arg[DR_CMD_ARGS];
+    size_t size[DR_CMD_ARGS];
+    int n;
+    char text[DR_CMD_BYTES];
+    size_t used;
+} dr_cmd;
+
+void dr_cmd_bytes(dr_cmd *c, const void *p, size_t n);
+void dr_cmd_str(dr_cmd *c, const char *s);
+void dr_cmd_int(dr_cmd *c, int64_t v);
+void dr_cmd_printf(dr_cmd *c, const char *fmt, ...) DR_PRINTF(2, 3);
+/* Several words at once; the list ends with NULL. */
+void dr_cmd_words(dr_cmd *c, ...) __attribute__((sentinel));
+
+/* Parse url (redis://[user[:password]@]host[:port][/db] or unix:///path) without
+ * connecting. timeout_ms bounds connecting and each reply. */
+DR_MUST_USE dr_status dr_redis_new(dr_redis **out, const char *url, int64_t timeout_ms,
+                                   dr_err *err);
+void dr_redis_free(dr_redis *r); /* accepts NULL */
+
+/* Connect, authenticate and select the database, unless that is done already. DR_EIO: not
+ * now; DR_EINVAL: refused, waiting cannot help. */
+DR_MUST_USE dr_status dr_redis_connect(dr_redis *r, dr_err *err);
+void dr_redis_disconnect(dr_redis *r);
+
+/* How many times a connection was made: a caller that sees it change knows that the server
+ * may have been restarted or emptied in between. */
+uint64_t dr_redis_connections(const dr_redis *r);
+
+/* Where to, without credentials: "unix:///run/redis.sock", "redis://host:6379/0". */
+const char *dr_redis_endpoint(const dr_redis *r);
+
+/* Send cmd and wait for its reply (connecting first when necessary). block_ms is added to
+ * the timeout for commands that block. *out (free with dr_reply_free) may be NULL when the
+ * reply does not matter. DR_EREDIS: Redis refused, in its own words. DR_EIO: the
+ * connection failed or Redis cannot serve now (LOADING, READONLY, …); it is closed, and the
+ * command may or may not have had its effect: the caller waits dr_redis_backoff_ms and may
+ * repeat what is safe to repeat. */
+DR_MUST_USE dr_status dr_redis_call(dr_redis *r, const dr_cmd *cmd, int64_t block_ms,
+                                    dr_reply **out, dr_err *err);
+
+/* For subscribers, after SUBSCRIBE went through dr_redis_call: the next message, or *out =
+ * NULL when none came within wait_ms. */
+DR_MUST_USE dr_status dr_redis_receive(dr_redis *r, int64_t wait_ms, dr_reply **out,
+                                       dr_err *err);
+
+/* Milliseconds to wait before the next attempt: 50, 100, … 5000 with jitter, from 50 again
+ * after a reply. */
+int64_t dr_redis_backoff_ms(dr_redis *r);
+
+/* Whether waiting cannot help: refused credentials, a refused database, NOPERM. */
+bool dr_redis_fatal(const dr_err *err);
+/* Whether Redis' words begin with code ("NOSCRIPT", "BUSYGROUP"). */
+bool dr_redis_says(const dr_err *err, const char *code);
+
+typedef enum { DR_REPLY_NIL, DR_REPLY_INT, DR_REPLY_TEXT, DR_REPLY_ARRAY } dr_reply_kind;
+
+void dr_reply_free(dr_reply *r);                          /* accepts NULL */
+dr_reply_kind dr_reply_type(const dr_reply *r);           /* NULL reads as DR_REPLY_NIL */
+size_t dr_reply_count(const dr_reply *r);                 /* items of an array, else 0 */
+const dr_reply *dr_reply_at(const dr_reply *r, size_t i); /* NULL outside an array */
+/* The bytes of a text (NUL-terminated behind *n), "" for anything else. n may be NULL. */
+const char *dr_reply_text(const dr_reply *r, size_t *n);
+/* An integer, or a text that is one, else 0. */
+int64_t dr_reply_int(const dr_reply *r);
+
+#endif
