@@ -165,8 +165,11 @@ dr_status dr_conf_env(dr_conf *c, dr_err *err)
         for (char *p = name; *p; p++)
             *p = *p == '.' ? '_' : (char)toupper((unsigned char)*p);
         const char *value = getenv(name);
-        if (value && dr_conf_set(c, dr_conf_rows[i].key, value, err))
-            return dr_err_wrap(err, "environment %s", name);
+        dr_status st = value ? dr_conf_set(c, dr_conf_rows[i].key, value, err) : DR_OK;
+        if (st) {
+            dr_err_wrap(err, "environment %s", name);
+            return st;
+        }
     }
     return DR_OK;
 }

@@ -67,7 +67,8 @@ DR_MUST_USE dr_status dr_conf_file(dr_conf *c, const char *path, dr_err *err);
 /* DARKROOM_SECTION_NAME variables. */
 DR_MUST_USE dr_status dr_conf_env(dr_conf *c, dr_err *err);
 /* One key from text; checks type and bounds. */
-DR_MUST_USE dr_status dr_conf_set(dr_conf *c, const char *key, const char *value, dr_err *err);
+DR_MUST_USE dr_status dr_conf_set(dr_conf *c, const char *key, const char *value,
+                                  dr_err *err);
 /* The table as a commented INI file: what config/darkroom.conf must equal. */
 void dr_conf_print(dr_buf *out);
 void dr_conf_free(dr_conf *c);

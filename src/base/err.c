@@ -32,12 +32,12 @@ dr_status dr_fail_field(dr_err *err, dr_status code, const char *field, const ch
     return code;
 }
 
-dr_status dr_err_wrap(dr_err *err, const char *fmt, ...)
+void dr_err_wrap(dr_err *err, const char *fmt, ...)
 {
     char head[512];
     va_list ap;
     if (!err)
-        return DR_OK;
+        return;
     va_start(ap, fmt);
     vsnprintf(head, sizeof head - 2, fmt, ap);
     va_end(ap);
@@ -48,7 +48,6 @@ dr_status dr_err_wrap(dr_err *err, const char *fmt, ...)
     memmove(err->message + n, err->message, len);
     memcpy(err->message, head, n);
     err->message[n + len] = 0;
-    return err->code;
 }
 
 const char *dr_status_name(dr_status code)

@@ -4,9 +4,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define DR_MUST_USE      __attribute__((warn_unused_result))
-#define DR_PRINTF(f, a)  __attribute__((format(printf, f, a)))
-#define DR_COUNT(array)  (sizeof(array) / sizeof(*(array)))
+#define DR_MUST_USE     __attribute__((warn_unused_result))
+#define DR_PRINTF(f, a) __attribute__((format(printf, f, a)))
+#define DR_COUNT(array) (sizeof(array) / sizeof(*(array)))
 
 /* Every fallible function returns one of these; DR_OK is zero. The name of a code
  * (dr_status_name) is what `failed` events and --json output carry. */
@@ -37,11 +37,11 @@ typedef struct {
 dr_status dr_fail(dr_err *err, dr_status code, const char *fmt, ...) DR_PRINTF(3, 4);
 
 /* The same, naming the job field or option at fault. */
-dr_status dr_fail_field(dr_err *err, dr_status code, const char *field, const char *fmt, ...)
-    DR_PRINTF(4, 5);
+dr_status dr_fail_field(dr_err *err, dr_status code, const char *field, const char *fmt,
+                        ...) DR_PRINTF(4, 5);
 
-/* Put "context: " in front of err's message; returns err->code. */
-dr_status dr_err_wrap(dr_err *err, const char *fmt, ...) DR_PRINTF(2, 3);
+/* Put "context: " in front of err's message (err may be NULL). */
+void dr_err_wrap(dr_err *err, const char *fmt, ...) DR_PRINTF(2, 3);
 
 /* A lower-case word for a code: "invalid", "not_found", … Never NULL. */
 const char *dr_status_name(dr_status code);

@@ -11,8 +11,8 @@
 
 static dr_status fail_open(const char *path, dr_err *err)
 {
-    return dr_fail(err, errno == ENOENT || errno == ENOTDIR ? DR_ENOTFOUND : DR_EIO, "%s: %s",
-                   path, strerror(errno));
+    return dr_fail(err, errno == ENOENT || errno == ENOTDIR ? DR_ENOTFOUND : DR_EIO,
+                   "%s: %s", path, strerror(errno));
 }
 
 dr_status dr_file_read(const char *path, size_t max, dr_buf *out, dr_err *err)
@@ -87,7 +87,8 @@ void dr_map_close(dr_map *m)
     *m = (dr_map){ 0 };
 }
 
-dr_status dr_path_join(char out[DR_PATH_MAX], const char *dir, const char *name, dr_err *err)
+dr_status dr_path_join(char out[DR_PATH_MAX], const char *dir, const char *name,
+                       dr_err *err)
 {
     int n = snprintf(out, DR_PATH_MAX, "%s/%s", dir, name);
     if (n < 0 || n >= DR_PATH_MAX)

@@ -4,7 +4,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* A 128-bit fingerprint (XXH3) as 32 hexadecimal digits, for cache keys. Not for secrets. */
+/* A 128-bit fingerprint (XXH3) as 32 hexadecimal digits, for cache keys. Not for secrets.
+ */
 typedef struct {
     char hex[33];
 } dr_digest;

@@ -13,7 +13,8 @@ dr_status dr_json_parse(dr_json **out, const char *text, size_t n, dr_err *err)
     const char *end = text;
     cJSON *j = cJSON_ParseWithLengthOpts(text, n, &end, 0);
     if (!j)
-        return dr_fail(err, DR_EINVAL, "not JSON: error near byte %zu", (size_t)(end - text));
+        return dr_fail(err, DR_EINVAL, "not JSON: error near byte %zu",
+                       (size_t)(end - text));
     for (; end < text + n; end++)
         if (*end && !strchr(" \t\r\n", *end)) {
             size_t at = (size_t)(end - text);
@@ -29,7 +30,7 @@ dr_status dr_json_read(dr_json **out, const char *path, dr_err *err)
     dr_buf text = { 0 };
     dr_status st = dr_file_read(path, FILE_BYTES_MAX, &text, err);
     if (!st && (st = dr_json_parse(out, text.data ? text.data : "", text.len, err)))
-        st = dr_err_wrap(err, "%s", path);
+        dr_err_wrap(err, "%s", path);
     dr_buf_free(&text);
     return st;
 }

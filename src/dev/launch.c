@@ -135,17 +135,19 @@ dr_status dr_launch(dr_dev *d, dr_kernel_id kernel, const dr_arg *args, int n_ar
     for (int i = 0; i < n_args; i++) {
         cl_int rc = set_arg(k, (cl_uint)i, &args[i]);
         if (rc) {
-            dr_cl_fail(err, rc, "clSetKernelArg");
-            return dr_err_wrap(err, "kernel %s, argument %d", kernel_names[kernel], i);
+            dr_status st = dr_cl_fail(err, rc, "clSetKernelArg");
+            dr_err_wrap(err, "kernel %s, argument %d", kernel_names[kernel], i);
+            return st;
         }
     }
     cl_int rc = clEnqueueNDRangeKernel(d->queue, k, (cl_uint)grid->dims, NULL, grid->global,
                                        grid->local[0] ? grid->local : NULL, 0, NULL,
                                        d->profile ? &ev : NULL);
     if (rc) {
-        dr_cl_fail(err, rc, "clEnqueueNDRangeKernel");
-        return dr_err_wrap(err, "kernel %s, global %zu x %zu x %zu", kernel_names[kernel],
-                           grid->global[0], grid->global[1], grid->global[2]);
+        dr_status st = dr_cl_fail(err, rc, "clEnqueueNDRangeKernel");
+        dr_err_wrap(err, "kernel %s, global %zu x %zu x %zu", kernel_names[kernel],
+                    grid->global[0], grid->global[1], grid->global[2]);
+        return st;
     }
     d->launches++;
     if (ev)

@@ -188,8 +188,9 @@ dr_status dr_programs_build(dr_dev *d, const dr_conf *conf, dr_err *err)
         d->kernels[i] =
             clCreateKernel(d->programs[d->n_programs - 1], registry[i].name, &rc);
         if (!d->kernels[i]) {
-            dr_cl_fail(err, rc, "clCreateKernel");
-            return dr_err_wrap(err, "%s in %s", registry[i].name, registry[i].file);
+            st = dr_cl_fail(err, rc, "clCreateKernel");
+            dr_err_wrap(err, "%s in %s", registry[i].name, registry[i].file);
+            return st;
         }
     }
     return DR_OK;

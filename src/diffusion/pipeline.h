@@ -12,8 +12,9 @@
 /* From a validated job to RGB pictures: encode the text, make noise, denoise, decode. The
  * caller owns a dr_model and runs one job at a time on it, from one thread. */
 
-typedef struct dr_dev dr_dev;     /* dev/dev.h */
-typedef struct dr_model dr_model; /* a loaded pipeline: tokenizer, text encoder, UNet, VAE */
+typedef struct dr_dev dr_dev; /* dev/dev.h */
+typedef struct dr_model
+    dr_model; /* a loaded pipeline: tokenizer, text encoder, UNet, VAE */
 
 /* What will run: the job's values with the model's defaults filled in. */
 typedef struct {
@@ -72,9 +73,10 @@ typedef struct {
 
 /* Load a model folder onto the device. progress (may be NULL) gets 0..1. */
 DR_MUST_USE dr_status dr_model_open(dr_model **out, dr_dev *dev, const char *path,
-                                    const dr_conf *conf, void (*progress)(void *ctx, double share),
-                                    void *ctx, dr_err *err);
-void dr_model_close(dr_model *m); /* accepts NULL */
+                                    const dr_conf *conf,
+                                    void (*progress)(void *ctx, double share), void *ctx,
+                                    dr_err *err);
+void dr_model_close(dr_model *m);             /* accepts NULL */
 const char *dr_model_name(const dr_model *m); /* the folder's last component */
 
 /* The model folder to use: conf's model.path, else the demo model beside the program. */
@@ -82,18 +84,21 @@ DR_MUST_USE dr_status dr_model_path(char out[4096], const dr_conf *conf, dr_err 
 
 /* Fill in defaults, check the job against the model (sizes, task, sampler) and, by a dry
  * run, that it fits the device's memory. Costs no device time. */
-DR_MUST_USE dr_status dr_plan_make(dr_plan *plan, dr_model *m, const dr_job *job, dr_err *err);
+DR_MUST_USE dr_status dr_plan_make(dr_plan *plan, dr_model *m, const dr_job *job,
+                                   dr_err *err);
 
 /* Run a planned job. */
 DR_MUST_USE dr_status dr_pipeline_run(dr_model *m, const dr_job *job, const dr_plan *plan,
-                                      const dr_observer *obs, dr_run_stats *stats, dr_err *err);
+                                      const dr_observer *obs, dr_run_stats *stats,
+                                      dr_err *err);
 
 /* A1111's "parameters" text of image `index`: prompt, negative prompt, settings line. */
-void dr_parameters_text(dr_buf *out, const dr_model *m, const dr_job *job, const dr_plan *plan,
-                        int64_t index);
+void dr_parameters_text(dr_buf *out, const dr_model *m, const dr_job *job,
+                        const dr_plan *plan, int64_t index);
 
 /* `darkroom inspect`: read headers and configs only, print family, components, tensor
  * counts, dtypes, parameters and memory; as one JSON object when json. */
-DR_MUST_USE dr_status dr_model_inspect(dr_buf *out, const char *path, bool json, dr_err *err);
+DR_MUST_USE dr_status dr_model_inspect(dr_buf *out, const char *path, bool json,
+                                       dr_err *err);
 
 #endif

@@ -164,11 +164,6 @@ static const sampler_row samplers[DR_SAMPLERS] = {
                                 .karras_whole = true } },
 };
 
-const char *dr_sampler_name(dr_sampler_id id)
-{
-    return samplers[id].name;
-}
-
 const char *dr_sampler_label(dr_sampler_id id)
 {
     return samplers[id].label;

@@ -39,9 +39,7 @@ DR_MUST_USE dr_status dr_schedule_make(dr_steps *out, dr_arena *mem,
                                        dr_schedule_id schedule, int64_t steps, double eta,
                                        dr_err *err);
 
-/* "euler_a": what jobs, events and --json carry; "Euler a": what A1111 shows. Never NULL.
- */
-const char *dr_sampler_name(dr_sampler_id id);
+/* "Euler a": what A1111 shows. Never NULL. */
 const char *dr_sampler_label(dr_sampler_id id);
 
 #endif

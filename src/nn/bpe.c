@@ -248,7 +248,9 @@ static dr_status encode_words(encoder *e, const dr_buf *text, dr_err *err)
         else
             encode_word(e, p, n);
     }
-    return rc ? dr_err_wrap(err, "prompt") : DR_OK;
+    if (rc)
+        dr_err_wrap(err, "prompt");
+    return rc ? DR_EINVAL : DR_OK;
 }
 
 static dr_status make_room(encoder *e, size_t n, dr_err *err)

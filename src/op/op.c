@@ -233,15 +233,20 @@ dr_tensor op_group_norm(dr_run *r, dr_tensor x, const dr_weight_norm *w, bool si
     return y;
 }
 
-dr_tensor op_layer_norm(dr_run *r, dr_tensor x, const dr_weight_norm *w)
+void op_layer_norm_into(dr_run *r, dr_tensor y, dr_tensor x, const dr_weight_norm *w)
 {
-    dr_tensor y = dr_new(r, x.n, x.h, x.w, x.c);
     if (stop(r, "layer_norm"))
-        return y;
-    if (x.c != w->w.c)
+        return;
+    if (x.c != w->w.c || !same_shape(x, y))
         fail_shape(r, "layer_norm", x, "c", x.c, w->w.c);
     LAUNCH(r, DR_K_layer_norm, grid_rows(r, x.n * positions(x)), T(x), T(w->w), T(w->b),
            T(y), DR_LONG(x.c), DR_FLOAT(w->eps));
+}
+
+dr_tensor op_layer_norm(dr_run *r, dr_tensor x, const dr_weight_norm *w)
+{
+    dr_tensor y = dr_new(r, x.n, x.h, x.w, x.c);
+    op_layer_norm_into(r, y, x, w);
     return y;
 }
 

@@ -25,8 +25,12 @@ typedef struct {
 
 typedef enum { DR_SILU, DR_GELU, DR_QUICK_GELU, DR_ACTIVATIONS } dr_activation;
 
-/* y = x·W + b (+ residual, of y's shape). x: [n, t, in] → [n, t, out] */
+/* y = x·W + b (+ residual, of y's shape). x: [n, t, in] → [n, t, out]. The `_into` forms
+ * write to a tensor that the caller made, so that a block can make its result first and
+ * give back its scratch. y may be the residual. */
 dr_tensor op_linear(dr_run *r, dr_tensor x, const dr_weight_mat *w,
+                    const dr_tensor *residual);
+void op_linear_into(dr_run *r, dr_tensor y, dr_tensor x, const dr_weight_mat *w,
                     const dr_tensor *residual);
 
 /* How a convolution reads and what is added to it. Zero means: stride 1, no padding… */
@@ -52,6 +56,7 @@ void op_conv2d_into(dr_run *r, dr_tensor y, dr_tensor x, const dr_weight_mat *w,
 dr_tensor op_group_norm(dr_run *r, dr_tensor x, const dr_weight_norm *w, bool silu);
 /* Layer norm over c. Ba et al. 2016. */
 dr_tensor op_layer_norm(dr_run *r, dr_tensor x, const dr_weight_norm *w);
+void op_layer_norm_into(dr_run *r, dr_tensor y, dr_tensor x, const dr_weight_norm *w);
 
 /* softmax(q·kᵀ/√d)·v for each of `heads` heads of d = c/heads channels, in tiles of query
  * rows so that the scores never take more than the run's attention tile.

@@ -3,6 +3,7 @@
 #include "base/mem.h"
 
 #include <assert.h>
+#include <stdint.h>
 #include <string.h>
 
 #define ALIGN_BYTES ((size_t)256)
@@ -12,6 +13,13 @@ struct dr_slab {
     dr_mem *mem; /* NULL in a dry run */
     size_t size;
 };
+
+/* Largest slab. Without a device (a dry run for its numbers only) there is no limit. */
+static size_t slab_limit(const dr_run *r)
+{
+    size_t limit = r->dev ? (size_t)dr_max_alloc(r->dev) : SIZE_MAX / 4;
+    return limit / ALIGN_BYTES * ALIGN_BYTES;
+}
 
 void dr_run_init(dr_run *r, dr_dev *dev, size_t attention_tile_bytes,
                  size_t conv_tile_bytes)
@@ -51,7 +59,7 @@ void dr_run_reset(dr_run *r, bool dry)
  * tensor never spans two, so some room is added for the ends that stay empty. */
 dr_status dr_run_reserve(dr_run *r, size_t bytes, dr_err *err)
 {
-    size_t have = 0, limit = (size_t)dr_max_alloc(r->dev) / ALIGN_BYTES * ALIGN_BYTES;
+    size_t have = 0, limit = slab_limit(r);
     for (int i = 0; i < r->n_slabs; i++)
         have += r->slabs[i].size;
     if (bytes <= have)
@@ -84,7 +92,7 @@ dr_mark dr_push(dr_run *r)
 void dr_pop(dr_run *r, dr_mark m)
 {
     assert(m.slab < r->slab || (m.slab == r->slab && m.used <= r->used));
-    size_t limit = (size_t)dr_max_alloc(r->dev) / ALIGN_BYTES * ALIGN_BYTES;
+    size_t limit = slab_limit(r);
     r->before -= limit * (size_t)(r->slab - m.slab);
     r->slab = m.slab;
     r->used = m.used;
@@ -93,8 +101,7 @@ void dr_pop(dr_run *r, dr_mark m)
 dr_tensor dr_new(dr_run *r, int64_t n, int64_t h, int64_t w, int64_t c)
 {
     dr_tensor x = { .n = n, .h = h, .w = w, .c = c };
-    size_t bytes = sizeof(float),
-           limit = (size_t)dr_max_alloc(r->dev) / ALIGN_BYTES * ALIGN_BYTES;
+    size_t bytes = sizeof(float), limit = slab_limit(r);
     if (r->err.code)
         return x;
     if (n <= 0 || h <= 0 || w <= 0 || c <= 0 || dr_mul(&bytes, bytes, (size_t)n, &r->err) ||

@@ -45,7 +45,7 @@ struct dr_run {
     size_t before;                /* bytes in the slabs before it */
 };
 
-/* A run on dev. Tile sizes in bytes. */
+/* A run on dev, or without one (NULL) for dry runs only. Tile sizes in bytes. */
 void dr_run_init(dr_run *r, dr_dev *dev, size_t attention_tile_bytes,
                  size_t conv_tile_bytes);
 void dr_run_free(dr_run *r);

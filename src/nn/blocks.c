@@ -1,0 +1,151 @@
+#include "nn/blocks.h"
+
+#define TRANSFORMER_NORM_EPS 1e-6 /* diffusers fixes both */
+#define LAYER_NORM_EPS       1e-5
+
+static const dr_conv_opts window3 = {
+    .pad_top = 1, .pad_left = 1, .pad_bottom = 1, .pad_right = 1
+};
+
+void dr_resnet_load(dr_loader *l, dr_resnet *b, int64_t in, int64_t out, int64_t time_c,
+                    int64_t groups, double eps, const char *name)
+{
+    dr_load_norm(l, &b->norm1, in, groups, eps, "%s.norm1", name);
+    dr_load_conv(l, &b->conv1, in, out, 3, "%s.conv1", name);
+    if (time_c)
+        dr_load_linear(l, &b->time, time_c, out, true, "%s.time_emb_proj", name);
+    dr_load_norm(l, &b->norm2, out, groups, eps, "%s.norm2", name);
+    dr_load_conv(l, &b->conv2, out, out, 3, "%s.conv2", name);
+    if (in != out)
+        dr_load_conv(l, &b->shortcut, in, out, 1, "%s.conv_shortcut", name);
+}
+
+dr_tensor dr_resnet_forward(dr_run *r, const dr_resnet *b, dr_tensor x,
+                            const dr_tensor *time)
+{
+    dr_tensor y = dr_new(r, x.n, x.h, x.w, b->conv2.out);
+    dr_mark mark = dr_push(r);
+    dr_conv_opts first = window3, second = window3;
+    dr_tensor row, shortcut = x;
+    if (time) {
+        row = op_linear(r, *time, &b->time, NULL); /* [1, 1, 1, out] */
+        first.row = &row;
+    }
+    if (b->shortcut.out)
+        shortcut = op_conv2d(r, x, &b->shortcut, &(dr_conv_opts){ 0 });
+    second.residual = &shortcut;
+    dr_tensor h = op_group_norm(r, x, &b->norm1, true);
+    h = op_conv2d(r, h, &b->conv1, &first);
+    h = op_group_norm(r, h, &b->norm2, true);
+    op_conv2d_into(r, y, h, &b->conv2, &second);
+    dr_pop(r, mark);
+    return y;
+}
+
+void dr_self_attention_load(dr_loader *l, dr_self_attention *b, int64_t c, int64_t heads,
+                            int64_t groups, double eps, const char *name)
+{
+    static const char *const spellings[][4] = { { "to_q", "to_k", "to_v", "to_out.0" },
+                                                { "query", "key", "value", "proj_attn" } };
+    const char *const *s = spellings[dr_load_has(l, "%s.query.weight", name)];
+    b->heads = heads;
+    dr_load_norm(l, &b->norm, c, groups, eps, "%s.group_norm", name);
+    dr_load_linear(l, &b->q, c, c, true, "%s.%s", name, s[0]);
+    dr_load_linear(l, &b->k, c, c, true, "%s.%s", name, s[1]);
+    dr_load_linear(l, &b->v, c, c, true, "%s.%s", name, s[2]);
+    dr_load_linear(l, &b->out, c, c, true, "%s.%s", name, s[3]);
+}
+
+dr_tensor dr_self_attention_forward(dr_run *r, const dr_self_attention *b, dr_tensor x)
+{
+    dr_tensor y = dr_new(r, x.n, x.h, x.w, x.c);
+    dr_mark mark = dr_push(r);
+    dr_tensor h = op_group_norm(r, x, &b->norm, false);
+    dr_tensor q = op_linear(r, h, &b->q, NULL);
+    dr_tensor k = op_linear(r, h, &b->k, NULL);
+    dr_tensor v = op_linear(r, h, &b->v, NULL);
+    dr_tensor a = op_attention(r, q, k, v, b->heads, false);
+    op_linear_into(r, y, a, &b->out, &x);
+    dr_pop(r, mark);
+    return y;
+}
+
+static void load_layer(dr_loader *l, dr_transformer_layer *b, int64_t c, int64_t text_c,
+                       const char *name, int i)
+{
+#define AT "%s.transformer_blocks.%d."
+    dr_load_norm(l, &b->norm1, c, 1, LAYER_NORM_EPS, AT "norm1", name, i);
+    dr_load_linear(l, &b->q1, c, c, false, AT "attn1.to_q", name, i);
+    dr_load_linear(l, &b->k1, c, c, false, AT "attn1.to_k", name, i);
+    dr_load_linear(l, &b->v1, c, c, false, AT "attn1.to_v", name, i);
+    dr_load_linear(l, &b->out1, c, c, true, AT "attn1.to_out.0", name, i);
+    dr_load_norm(l, &b->norm2, c, 1, LAYER_NORM_EPS, AT "norm2", name, i);
+    dr_load_linear(l, &b->q2, c, c, false, AT "attn2.to_q", name, i);
+    dr_load_linear(l, &b->k2, text_c, c, false, AT "attn2.to_k", name, i);
+    dr_load_linear(l, &b->v2, text_c, c, false, AT "attn2.to_v", name, i);
+    dr_load_linear(l, &b->out2, c, c, true, AT "attn2.to_out.0", name, i);
+    dr_load_norm(l, &b->norm3, c, 1, LAYER_NORM_EPS, AT "norm3", name, i);
+    dr_load_linear(l, &b->ff_in, c, 8 * c, true, AT "ff.net.0.proj", name, i);
+    dr_load_linear(l, &b->ff_out, 4 * c, c, true, AT "ff.net.2", name, i);
+#undef AT
+}
+
+void dr_transformer_load(dr_loader *l, dr_transformer *b, int64_t c, int64_t text_c,
+                         int64_t heads, int64_t groups, const char *name)
+{
+    b->heads = heads;
+    dr_load_norm(l, &b->norm, c, groups, TRANSFORMER_NORM_EPS, "%s.norm", name);
+    dr_load_linear(l, &b->in, c, c, true, "%s.proj_in", name);
+    for (int i = 0; i < b->n_layers; i++)
+        load_layer(l, &b->layers[i], c, text_c, name, i);
+    dr_load_linear(l, &b->out, c, c, true, "%s.proj_out", name);
+}
+
+void dr_transformer_read_text(dr_run *r, const dr_transformer *b, dr_tensor text,
+                              dr_text_kv *kv)
+{
+    for (int i = 0; i < b->n_layers; i++) {
+        kv[b->first_kv + i].k = op_linear(r, text, &b->layers[i].k2, NULL);
+        kv[b->first_kv + i].v = op_linear(r, text, &b->layers[i].v2, NULL);
+    }
+}
+
+/* x: [n, h, w, c], updated in place. */
+static void layer_forward(dr_run *r, const dr_transformer_layer *b, dr_tensor x,
+                          int64_t heads, const dr_text_kv *kv)
+{
+    dr_mark mark = dr_push(r);
+    dr_tensor h = op_layer_norm(r, x, &b->norm1);
+    dr_tensor q = op_linear(r, h, &b->q1, NULL);
+    dr_tensor k = op_linear(r, h, &b->k1, NULL);
+    dr_tensor v = op_linear(r, h, &b->v1, NULL);
+    h = op_attention(r, q, k, v, heads, false);
+    op_linear_into(r, x, h, &b->out1, &x);
+    dr_pop(r, mark);
+
+    h = op_layer_norm(r, x, &b->norm2);
+    q = op_linear(r, h, &b->q2, NULL);
+    h = op_attention(r, q, kv->k, kv->v, heads, false);
+    op_linear_into(r, x, h, &b->out2, &x);
+    dr_pop(r, mark);
+
+    h = op_layer_norm(r, x, &b->norm3);
+    h = op_linear(r, h, &b->ff_in, NULL); /* [n, h, w, 8c] */
+    h = op_geglu(r, h);                   /* [n, h, w, 4c] */
+    op_linear_into(r, x, h, &b->ff_out, &x);
+    dr_pop(r, mark);
+}
+
+dr_tensor dr_transformer_forward(dr_run *r, const dr_transformer *b, dr_tensor x,
+                                 const dr_text_kv *kv)
+{
+    dr_tensor y = dr_new(r, x.n, x.h, x.w, x.c);
+    dr_mark mark = dr_push(r);
+    dr_tensor h = op_group_norm(r, x, &b->norm, false);
+    h = op_linear(r, h, &b->in, NULL);
+    for (int i = 0; i < b->n_layers; i++)
+        layer_forward(r, &b->layers[i], h, b->heads, &kv[b->first_kv + i]);
+    op_linear_into(r, y, h, &b->out, &x);
+    dr_pop(r, mark);
+    return y;
+}

@@ -1,0 +1,68 @@
+#ifndef DR_NN_LOAD_H
+#define DR_NN_LOAD_H
+
+#include "base/hash.h"
+#include "base/json.h"
+#include "nn/safetensors.h"
+#include "op/op.h"
+
+/* From named tensors of a file to weights on the device, checked against the shapes that
+ * the config implies and repacked as GEMM reads them. Errors are sticky in l->err: a
+ * model's loading function is a list of names and shapes. */
+typedef struct {
+    dr_dev *dev;
+    dr_weights *files;
+    const char *component; /* "unet", for messages */
+    dr_err err;
+    dr_mem *staging; /* one tensor as it is in the file */
+    size_t staging_bytes;
+    struct dr_pool *pool; /* where the weights stay */
+    size_t loaded_bytes, total_bytes;
+    dr_digest digest; /* of names, shapes and samples of the data: tells weights apart */
+    void (*progress)(void *ctx, double share);
+    void *ctx;
+} dr_loader;
+
+/* Device memory of a loaded model's weights. */
+typedef struct dr_pool dr_pool;
+dr_pool *dr_pool_new(dr_dev *dev); /* NULL when memory is out */
+void dr_pool_free(dr_pool *p);     /* accepts NULL */
+size_t dr_pool_bytes(const dr_pool *p);
+
+/* Open the weight files of a component: dir/stem.safetensors or shards. dev NULL: names
+ * and shapes are checked, nothing is loaded. */
+DR_MUST_USE dr_status dr_loader_open(dr_loader *l, dr_dev *dev, dr_pool *pool,
+                                     const char *component, const char *dir,
+                                     const char *stem, dr_err *err);
+/* Close, and tell whether all went well: l->err, or tensors in the file that nothing used
+ * (a config that belongs to other weights). */
+DR_MUST_USE dr_status dr_loader_close(dr_loader *l, dr_err *err);
+
+/* Weights by name (printf). A missing tensor or another shape is an error that names the
+ * tensor and both shapes. `bias`: whether NAME.bias exists beside NAME.weight. */
+void dr_load_linear(dr_loader *l, dr_weight_mat *w, int64_t in, int64_t out, bool bias,
+                    const char *name, ...) DR_PRINTF(6, 7);
+void dr_load_conv(dr_loader *l, dr_weight_mat *w, int64_t in, int64_t out, int window,
+                  const char *name, ...) DR_PRINTF(6, 7);
+void dr_load_norm(dr_loader *l, dr_weight_norm *w, int64_t c, int64_t groups, double eps,
+                  const char *name, ...) DR_PRINTF(6, 7);
+/* A table [rows, c] that is read by row. */
+void dr_load_table(dr_loader *l, dr_weight_mat *w, int64_t rows, int64_t c,
+                   const char *name, ...) DR_PRINTF(5, 6);
+/* Whether the file has a tensor NAME. */
+bool dr_load_has(dr_loader *l, const char *name, ...) DR_PRINTF(2, 3);
+
+/* --- reading a model's config.json ------------------------------------------------------
+ */
+
+/* A whole number in min..max; absent or null: fallback. Errors name component and key. */
+int64_t dr_config_int(dr_loader *l, const dr_json *config, const char *key, int64_t min,
+                      int64_t max, int64_t fallback);
+/* Element i of a number or an array of n numbers. */
+int64_t dr_config_int_at(dr_loader *l, const dr_json *config, const char *key, int i, int n,
+                         int64_t min, int64_t max, int64_t fallback);
+/* An option that this program knows only one value of: anything else but null is an error
+ * that names key and value, since ignoring it would give a wrong picture. */
+void dr_config_only(dr_loader *l, const dr_json *config, const char *key, const char *json);
+
+#endif
