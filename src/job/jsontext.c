@@ -159,7 +159,7 @@ static dr_status take_number(builder *b, dr_value *v)
     errno = 0;
     v->kind = DR_VALUE_INT;
     v->as.i = strtoll(text, NULL, 10);
-    if (whole && !errno) {
+    if (whole && !errno && (v->as.i || *text != '-')) { /* -0 is a double */
         v->risky = v->as.i > EXACT_MAX || v->as.i < -EXACT_MAX;
         return DR_OK;
     }

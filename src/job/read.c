@@ -6,14 +6,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define EXACT_MAX                                                                          \
-    9007199254740992.0 /* 2^53: up to here doubles hold every whole number                 \
-                        */
+/* 2^53: up to here doubles hold every whole number. */
+#define EXACT_MAX 9007199254740992.0
 
 bool dr_value_is(const dr_value *v, const char *word)
 {
     return v->kind == DR_VALUE_STR && strlen(word) == v->as.s.n &&
            !memcmp(word, v->as.s.p, v->as.s.n);
+}
+
+/* Text that is a decimal number and nothing else. */
+static bool is_number(const dr_value *v)
+{
+    return v->kind == DR_VALUE_STR && v->as.s.n > 0 &&
+           strspn(v->as.s.p, "0123456789+-.eE") == v->as.s.n;
 }
 
 dr_shown dr_value_show(const dr_value *v)
@@ -27,7 +33,7 @@ dr_shown dr_value_show(const dr_value *v)
     dr_shown s;
     char part[48];
     if (v->kind == DR_VALUE_STR)
-        snprintf(s.text, sizeof s.text, "\"%s\"",
+        snprintf(s.text, sizeof s.text, is_number(v) ? "%s" : "\"%s\"",
                  dr_value_quote(part, sizeof part, v->as.s.p, v->as.s.n));
     else if (v->kind == DR_VALUE_BOOL)
         snprintf(s.text, sizeof s.text, "%s", v->as.b ? "true" : "false");
@@ -42,26 +48,20 @@ dr_shown dr_value_show(const dr_value *v)
     return s;
 }
 
-/* Text that is a decimal number and nothing else. */
-static bool is_number(const dr_value *v)
-{
-    return v->kind == DR_VALUE_STR && v->as.s.n > 0 &&
-           strspn(v->as.s.p, "0123456789+-.eE") == v->as.s.n;
-}
-
 bool dr_value_float(const dr_value *v, double *out)
 {
     char *end;
+    if (is_number(v)) {
+        *out = strtod(v->as.s.p, &end);
+        return end > v->as.s.p && !*end && isfinite(*out);
+    }
     if (v->kind == DR_VALUE_INT)
         *out = (double)v->as.i;
     else if (v->kind == DR_VALUE_UINT)
         *out = (double)v->as.u;
     else if (v->kind == DR_VALUE_FLOAT)
         *out = v->as.f;
-    else if (is_number(v)) {
-        *out = strtod(v->as.s.p, &end);
-        return end > v->as.s.p && !*end && isfinite(*out);
-    } else
+    else
         return false;
     return isfinite(*out);
 }
