@@ -110,7 +110,7 @@ static void put_key(dr_buf *out, const char *key)
 static void put_members(dr_buf *out, const member *m, size_t count, const void *p)
 {
     for (; count--; m++) {
-        const char *at = (const char *)p + m->offset;
+        const void *at = (const char *)p + m->offset;
         const char *text = NULL;
         if (m->kind == TEXT || m->kind == TEXT_IF_SET)
             memcpy(&text, at, sizeof text);

@@ -90,70 +90,84 @@ static const char *const event_words[] = { "json", "msgpack", NULL };
 static const char *const format_words[] = { "webp", NULL };
 static const char *const priority_words[] = { "high", "normal", "low", NULL };
 
-#define AT(member) offsetof(dr_job, member)
+/* A field on its own, one with a place in dr_job, with bounds, with words. */
+#define ROW(name, aliases, set)                                                            \
+    {                                                                                      \
+        name, aliases, set, 0, 0, 0, NULL                                                  \
+    }
+#define FIELD(name, aliases, set, member)                                                  \
+    {                                                                                      \
+        name, aliases, set, offsetof(dr_job, member), 0, 0, NULL                           \
+    }
+#define RANGE(name, aliases, set, member, min, max)                                        \
+    {                                                                                      \
+        name, aliases, set, offsetof(dr_job, member), min, max, NULL                       \
+    }
+#define WORD(name, aliases, set, member, words)                                            \
+    {                                                                                      \
+        name, aliases, set, offsetof(dr_job, member), 0, 0, words                          \
+    }
 
 static const row rows[FIELDS] = {
-    [F_ID] = { "id", NULL, set_id, AT(id) },
-    [F_EVENTS] = { "events", NULL, set_enum_bool, AT(events_msgpack),
-                   .words = event_words },
-    [F_META] = { "meta", NULL, set_meta, AT(meta_json) },
-    [F_TASK] = { "task", NULL, set_enum, AT(task), .words = task_words },
-    [F_MODEL] = { "model", "checkpoint model_name", set_model, AT(model), 1, 128 },
-    [F_PROMPT] = { "prompt", NULL, set_prompt, AT(prompt), 0, DR_PROMPT_BYTES_MAX },
-    [F_NEGATIVE] = { "negative_prompt", "negative", set_prompt, AT(negative_prompt), 0,
-                     DR_PROMPT_BYTES_MAX },
-    [F_WIDTH] = { "width", NULL, set_extent, AT(width), DR_SIZE_MIN, DR_SIZE_MAX },
-    [F_HEIGHT] = { "height", NULL, set_extent, AT(height), DR_SIZE_MIN, DR_SIZE_MAX },
-    [F_SIZE] = { "size", NULL, set_size },
-    [F_STEPS] = { "steps", "num_inference_steps sample_steps", set_int, AT(steps), 1,
-                  DR_STEPS_MAX },
-    [F_CFG] = { "cfg_scale", "guidance_scale cfg", set_float, AT(cfg_scale), 0, 100 },
-    [F_SEED] = { "seed", NULL, set_seed, AT(seed) },
-    [F_N] = { "n", "num_images num_outputs batch_size n_iter", set_int, AT(n), 1,
-              DR_IMAGES_MAX },
-    [F_SAMPLER] = { "sampler", "sampler_name", set_sampler, AT(sampler) },
-    [F_SCHEDULE] = { "schedule", "noise_schedule", set_schedule, AT(schedule) },
-    [F_SCHEDULER] = { "scheduler", NULL, set_scheduler },
-    [F_KARRAS] = { "karras", NULL, set_karras },
-    [F_CLIP_SKIP] = { "clip_skip", NULL, set_clip_skip, AT(clip_skip), -12, 12 },
-    [F_ETA] = { "eta", NULL, set_float, AT(eta), 0, 1 },
-    [F_NOISE] = { "noise", NULL, set_enum, AT(noise), .words = noise_words },
-    [F_OUTPUT] = { "output", NULL, set_group },
-    [F_FORMAT] = { "output.format", "output_format", set_nothing, .words = format_words },
-    [F_QUALITY] = { "output.quality", "output_quality quality", set_int, AT(output.quality),
-                    0, 100 },
-    [F_LOSSLESS] = { "output.lossless", "output_lossless lossless", set_bool,
-                     AT(output.lossless) },
-    [F_METADATA] = { "output.metadata", "output_metadata", set_bool, AT(output.metadata) },
-    [F_PREVIEW] = { "preview", NULL, set_group },
-    [F_PREVIEW_EVERY] = { "preview.every", "preview_every show_progress_every_n_steps",
-                          set_int, AT(preview.every), 0, DR_STEPS_MAX },
-    [F_PREVIEW_SIZE] = { "preview.size", "preview_size", set_int, AT(preview.size), 0,
-                         DR_SIZE_MAX },
-    [F_PRIORITY] = { "priority", NULL, set_enum, AT(priority), .words = priority_words },
-    [F_TTL] = { "ttl_ms", NULL, set_int, AT(ttl_ms), 0, DR_TIMES_MS_MAX },
-    [F_TIMEOUT] = { "timeout_ms", NULL, set_int, AT(timeout_ms), 0, DR_TIMES_MS_MAX },
-    [F_DELAY] = { "delay_ms", NULL, set_int, AT(delay_ms), 0, DR_TIMES_MS_MAX },
-    [F_ATTEMPTS] = { "max_attempts", NULL, set_int, AT(max_attempts), 1, DR_ATTEMPTS_MAX },
-    [F_UNIQUE] = { "unique", NULL, set_id, AT(unique) },
-    [F_INIT_IMAGE] = { "init_image",
-                       "image input_image source_image init_images image_url ref_images",
-                       set_unsupported },
-    [F_MASK] = { "mask", "mask_image source_mask", set_unsupported },
-    [F_STRENGTH] = { "strength", "denoising_strength prompt_strength denoise",
-                     set_unsupported },
-    [F_MASK_BLUR] = { "mask_blur", NULL, set_unsupported },
-    [F_LORAS] = { "loras", "lora lora_weights lora_scale extra_lora", set_unsupported },
-    [F_CONTROL] = { "control",
-                    "controlnet controlnets control_image control_type control_strength "
-                    "ip_adapter_image",
-                    set_unsupported },
-    [F_HIRES] = { "hires", "hires_fix enable_hr refiner refine", set_unsupported },
-    [F_EMBEDDINGS] = { "embeddings", "tis textual_inversions", set_unsupported },
+    [F_ID] = FIELD("id", NULL, set_id, id),
+    [F_EVENTS] = WORD("events", NULL, set_enum_bool, events_msgpack, event_words),
+    [F_META] = FIELD("meta", NULL, set_meta, meta_json),
+    [F_TASK] = WORD("task", NULL, set_enum, task, task_words),
+    [F_MODEL] = RANGE("model", "checkpoint model_name", set_model, model, 1, 128),
+    [F_PROMPT] = RANGE("prompt", NULL, set_prompt, prompt, 0, DR_PROMPT_BYTES_MAX),
+    [F_NEGATIVE] = RANGE("negative_prompt", "negative", set_prompt, negative_prompt, 0,
+                         DR_PROMPT_BYTES_MAX),
+    [F_WIDTH] = RANGE("width", NULL, set_extent, width, DR_SIZE_MIN, DR_SIZE_MAX),
+    [F_HEIGHT] = RANGE("height", NULL, set_extent, height, DR_SIZE_MIN, DR_SIZE_MAX),
+    [F_SIZE] = ROW("size", NULL, set_size),
+    [F_STEPS] =
+        RANGE("steps", "num_inference_steps sample_steps", set_int, steps, 1, DR_STEPS_MAX),
+    [F_CFG] = RANGE("cfg_scale", "guidance_scale cfg", set_float, cfg_scale, 0, 100),
+    [F_SEED] = FIELD("seed", NULL, set_seed, seed),
+    [F_N] = RANGE("n", "num_images num_outputs batch_size n_iter", set_int, n, 1,
+                  DR_IMAGES_MAX),
+    [F_SAMPLER] = FIELD("sampler", "sampler_name", set_sampler, sampler),
+    [F_SCHEDULE] = FIELD("schedule", "noise_schedule", set_schedule, schedule),
+    [F_SCHEDULER] = ROW("scheduler", NULL, set_scheduler),
+    [F_KARRAS] = ROW("karras", NULL, set_karras),
+    [F_CLIP_SKIP] = RANGE("clip_skip", NULL, set_clip_skip, clip_skip, -12, 12),
+    [F_ETA] = RANGE("eta", NULL, set_float, eta, 0, 1),
+    [F_NOISE] = WORD("noise", NULL, set_enum, noise, noise_words),
+    [F_OUTPUT] = ROW("output", NULL, set_group),
+    [F_FORMAT] = { "output.format", "output_format", set_nothing, 0, 0, 0, format_words },
+    [F_QUALITY] =
+        RANGE("output.quality", "output_quality quality", set_int, output.quality, 0, 100),
+    [F_LOSSLESS] =
+        FIELD("output.lossless", "output_lossless lossless", set_bool, output.lossless),
+    [F_METADATA] = FIELD("output.metadata", "output_metadata", set_bool, output.metadata),
+    [F_PREVIEW] = ROW("preview", NULL, set_group),
+    [F_PREVIEW_EVERY] = RANGE("preview.every", "preview_every show_progress_every_n_steps",
+                              set_int, preview.every, 0, DR_STEPS_MAX),
+    [F_PREVIEW_SIZE] =
+        RANGE("preview.size", "preview_size", set_int, preview.size, 0, DR_SIZE_MAX),
+    [F_PRIORITY] = WORD("priority", NULL, set_enum, priority, priority_words),
+    [F_TTL] = RANGE("ttl_ms", NULL, set_int, ttl_ms, 0, DR_TIMES_MS_MAX),
+    [F_TIMEOUT] = RANGE("timeout_ms", NULL, set_int, timeout_ms, 0, DR_TIMES_MS_MAX),
+    [F_DELAY] = RANGE("delay_ms", NULL, set_int, delay_ms, 0, DR_TIMES_MS_MAX),
+    [F_ATTEMPTS] = RANGE("max_attempts", NULL, set_int, max_attempts, 1, DR_ATTEMPTS_MAX),
+    [F_UNIQUE] = FIELD("unique", NULL, set_id, unique),
+    [F_INIT_IMAGE] =
+        ROW("init_image", "image input_image source_image init_images image_url ref_images",
+            set_unsupported),
+    [F_MASK] = ROW("mask", "mask_image source_mask", set_unsupported),
+    [F_STRENGTH] =
+        ROW("strength", "denoising_strength prompt_strength denoise", set_unsupported),
+    [F_MASK_BLUR] = ROW("mask_blur", NULL, set_unsupported),
+    [F_LORAS] = ROW("loras", "lora lora_weights lora_scale extra_lora", set_unsupported),
+    [F_CONTROL] = ROW("control",
+                      "controlnet controlnets control_image control_type control_strength "
+                      "ip_adapter_image",
+                      set_unsupported),
+    [F_HIRES] = ROW("hires", "hires_fix enable_hr refiner", set_unsupported),
+    [F_EMBEDDINGS] = ROW("embeddings", "tis textual_inversions", set_unsupported),
 };
 
-/* --- Finding and remembering -------------------------------------------------------------
- */
+/* --- Finding and remembering --------------------------------------------------------- */
 
 static bool in_list(const char *list, const char *word)
 {
@@ -256,8 +270,7 @@ static dr_status to_word(fill *f, const row *r, const dr_value *v, int *out)
                          r->name, dr_value_show(v).text, known);
 }
 
-/* --- Setters -----------------------------------------------------------------------------
- */
+/* --- Setters ------------------------------------------------------------------------- */
 
 static dr_status set_int(fill *f, const row *r, const dr_value *v, const char *as)
 {
@@ -567,8 +580,7 @@ static dr_status set_unsupported(fill *f, const row *r, const dr_value *v, const
                          "%s: this version makes txt2img only; leave it out", as);
 }
 
-/* --- The pass ----------------------------------------------------------------------------
- */
+/* --- The pass ------------------------------------------------------------------------ */
 
 static void note_unknown(fill *f, const char *name)
 {

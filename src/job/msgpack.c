@@ -4,8 +4,7 @@
 #include <limits.h>
 #include <msgpack.h>
 
-/* --- Scan: is it safe to parse? ----------------------------------------------------------
- */
+/* --- Scan: is it safe to parse? ------------------------------------------------------ */
 
 typedef enum { BAD, ATOM, STR, BIN, ARRAY, MAP, EXT } shape;
 
@@ -138,8 +137,7 @@ static dr_status scan(const unsigned char *p, size_t n, dr_err *err)
     return DR_OK;
 }
 
-/* --- Parse: msgpack-c's objects to values ------------------------------------------------
- */
+/* --- Parse: msgpack-c's objects to values -------------------------------------------- */
 
 static dr_status build(dr_value **out, dr_arena *mem, const msgpack_object *o, dr_err *err);
 
@@ -221,8 +219,7 @@ dr_status dr_value_from_msgpack(dr_value **out, dr_arena *mem, const void *p, si
     return st;
 }
 
-/* --- Pack: values to msgpack -------------------------------------------------------------
- */
+/* --- Pack: values to msgpack --------------------------------------------------------- */
 
 static int write_buf(void *buf, const char *p, size_t n)
 {
