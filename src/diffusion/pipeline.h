@@ -13,8 +13,9 @@
  * caller owns a dr_model and runs one job at a time on it, from one thread. */
 
 typedef struct dr_dev dr_dev; /* dev/dev.h */
-typedef struct dr_model
-    dr_model; /* a loaded pipeline: tokenizer, text encoder, UNet, VAE */
+
+/* A loaded model: tokenizer, text encoder, UNet, autoencoder. */
+typedef struct dr_model dr_model;
 
 /* What will run: the job's values with the model's defaults filled in. */
 typedef struct {
@@ -24,8 +25,10 @@ typedef struct {
     dr_sampler_id sampler;
     dr_schedule_id schedule;
     double eta;
-    int64_t model_calls; /* UNet evaluations of a picture */
-    int64_t peak_bytes;  /* device memory for activations */
+    int64_t peak_bytes; /* device memory for activations */
+    double encode_flops, step_flops,
+        decode_flops;             /* of the job, of one step, of a picture */
+    const struct dr_steps *table; /* the sampler's rows; the model's, until its next plan */
 } dr_plan;
 
 typedef enum {
@@ -63,6 +66,8 @@ typedef struct {
     void (*preview)(void *ctx, int64_t step, const dr_picture *pic);
     void (*image)(void *ctx, int64_t index, uint64_t seed, const dr_picture *pic);
     void (*warning)(void *ctx, const char *text);
+    /* The final latents of all pictures, channels-last [n, h, w, c], before decoding. */
+    void (*latents)(void *ctx, const float *x, int64_t n, int64_t h, int64_t w, int64_t c);
 } dr_observer;
 
 /* Seconds spent. */

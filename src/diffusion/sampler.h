@@ -20,7 +20,7 @@ typedef struct {
 } dr_step;
 
 /* The rows of a request and what they were made from. */
-typedef struct {
+typedef struct dr_steps {
     dr_sampler_id sampler;   /* never DEFAULT */
     dr_schedule_id schedule; /* never DEFAULT */
     int64_t count;

@@ -1,0 +1,289 @@
+#include "diffusion/model.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "dev/dev.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#define MIB ((size_t)1 << 20)
+
+/* --- where ------------------------------------------------------------------------------
+ */
+
+dr_status dr_model_path(char out[DR_PATH_MAX], const dr_conf *conf, dr_err *err)
+{
+    /* Beside the program: the build tree, then an installation. */
+    static const char *const places[] = { "../contrib/demo-model/model",
+                                          "../../contrib/demo-model/model",
+                                          "../share/darkroom/demo-model" };
+    char dir[DR_PATH_MAX];
+    dr_status st;
+    if (*conf->model.path)
+        return snprintf(out, DR_PATH_MAX, "%s", conf->model.path) < DR_PATH_MAX
+                   ? DR_OK
+                   : dr_fail(err, DR_EINVAL, "model.path is too long");
+    if ((st = dr_program_dir(dir, err)))
+        return st;
+    for (size_t i = 0; i < DR_COUNT(places); i++) {
+        if ((st = dr_path_join(out, dir, places[i], err)))
+            return st;
+        if (dr_dir_exists(out))
+            return DR_OK;
+    }
+    return dr_fail_field(
+        err, DR_ENOTFOUND, "model.path",
+        "no model given and the demo model is not beside the program (%s); "
+        "set model.path",
+        dir);
+}
+
+static void set_name(dr_model *m, const char *path)
+{
+    size_t n = strlen(path);
+    while (n > 1 && path[n - 1] == '/')
+        n--;
+    size_t first = n;
+    while (first > 0 && path[first - 1] != '/')
+        first--;
+    snprintf(m->name, sizeof m->name, "%.*s", (int)(n - first), path + first);
+    /* The demo model's folder is called by what it holds. */
+    if (!strcmp(m->name, "model") && strstr(path, "demo-model"))
+        snprintf(m->name, sizeof m->name, "demo-model");
+}
+
+/* --- loading ----------------------------------------------------------------------------
+ */
+
+typedef struct {
+    void (*progress)(void *ctx, double share);
+    void *ctx;
+    double first, share; /* this component's part of the whole */
+} load_progress;
+
+static void on_share(void *ctx, double share)
+{
+    load_progress *p = ctx;
+    p->progress(p->ctx, p->first + p->share * share);
+}
+
+static void load_clip(dr_model *m, dr_loader *l, const dr_json *config)
+{
+    dr_clip_load(&m->clip, l, config, m->mem);
+}
+
+static void load_unet(dr_model *m, dr_loader *l, const dr_json *config)
+{
+    dr_unet_load(&m->unet, l, config, m->mem);
+}
+
+static void load_vae(dr_model *m, dr_loader *l, const dr_json *config)
+{
+    m->vae_digest = l->digest;
+    dr_vae_load(&m->vae, l, config, m->mem);
+}
+
+static const struct {
+    const char *folder, *stem;
+    void (*load)(dr_model *m, dr_loader *l, const dr_json *config);
+    double first, share; /* of the loading time, by the size the parts usually have */
+} components[] = {
+    { "text_encoder", "model", load_clip, 0.0, 0.1 },
+    { "unet", "diffusion_pytorch_model", load_unet, 0.1, 0.8 },
+    { "vae", "diffusion_pytorch_model", load_vae, 0.9, 0.1 },
+};
+
+static dr_status load_component(dr_model *m, size_t i, load_progress *p, dr_err *err)
+{
+    char dir[DR_PATH_MAX], path[DR_PATH_MAX];
+    dr_json *config = NULL;
+    dr_loader l = { 0 };
+    dr_status st;
+    if ((st = dr_path_join(dir, m->path, components[i].folder, err)) ||
+        (st = dr_path_join(path, dir, "config.json", err)) ||
+        (st = dr_json_read(&config, path, err)) ||
+        (st = dr_loader_open(&l, m->dev, m->pool, components[i].folder, dir,
+                             components[i].stem, err)))
+        goto done;
+    p->first = components[i].first;
+    p->share = components[i].share;
+    l.progress = p->progress ? on_share : NULL;
+    l.ctx = p;
+    components[i].load(m, &l, config);
+    st = dr_loader_close(&l, err);
+done:
+    dr_json_free(config);
+    return st;
+}
+
+/* The families this program runs, by model_index.json's class. */
+static dr_status check_index(const char *path, dr_err *err)
+{
+    char file[DR_PATH_MAX];
+    dr_json *index = NULL;
+    dr_status st;
+    if (!dr_dir_exists(path))
+        return dr_fail(err, DR_ENOTFOUND, "%s: no such model folder", path);
+    if ((st = dr_path_join(file, path, "model_index.json", err)))
+        return st;
+    if (!dr_file_exists(file))
+        return dr_fail(err, DR_ENOTFOUND,
+                       "%s: no model_index.json; a model is a folder in diffusers layout",
+                       path);
+    if ((st = dr_json_read(&index, file, err)))
+        return st;
+    const char *family = dr_json_get_string(index, "_class_name", "missing");
+    if (strcmp(family, "StableDiffusionPipeline") != 0)
+        st = dr_fail(err, DR_EMODEL,
+                     "%s: _class_name is %s; known is StableDiffusionPipeline", file,
+                     family);
+    dr_json_free(index);
+    return st;
+}
+
+/* darkroom.json, optional: what the model's makers recommend. */
+static dr_status read_defaults(dr_model *m, dr_err *err)
+{
+    char file[DR_PATH_MAX];
+    dr_json *j = NULL;
+    dr_status st = dr_path_join(file, m->path, "darkroom.json", err);
+    m->defaults.steps = 20;
+    m->defaults.cfg_scale = 7.5;
+    if (st || !dr_file_exists(file))
+        return st;
+    if ((st = dr_json_read(&j, file, err)))
+        return st;
+    double steps = dr_json_get_number(j, "steps", (double)m->defaults.steps);
+    double cfg = dr_json_get_number(j, "cfg_scale", m->defaults.cfg_scale);
+    dr_json_free(j);
+    if (!(steps >= 1 && steps <= DR_STEPS_MAX) || !(cfg >= 0 && cfg <= 100))
+        return dr_fail(err, DR_EMODEL, "%s: steps must be in 1..%d, cfg_scale in 0..100",
+                       file, DR_STEPS_MAX);
+    m->defaults.steps = (int64_t)steps;
+    m->defaults.cfg_scale = cfg;
+    return DR_OK;
+}
+
+/* Parts that were made for each other. */
+static dr_status check_fit(const dr_model *m, dr_err *err)
+{
+    if (dr_bpe_size(m->bpe) > m->clip.vocabulary)
+        return dr_fail(err, DR_EMODEL,
+                       "%s: the tokenizer has %d tokens, the text encoder only %lld",
+                       m->path, dr_bpe_size(m->bpe), (long long)m->clip.vocabulary);
+    if (m->clip.width != m->unet.text_c)
+        return dr_fail(
+            err, DR_EMODEL,
+            "%s: the text encoder is %lld wide, the UNet's cross_attention_dim is "
+            "%lld",
+            m->path, (long long)m->clip.width, (long long)m->unet.text_c);
+    if (m->vae.latent_c != m->unet.out_c || m->unet.in_c != m->unet.out_c)
+        return dr_fail(
+            err, DR_EMODEL,
+            "%s: UNet %lld -> %lld channels, autoencoder %lld latents: only models "
+            "whose UNet reads and writes plain latents can make pictures from text",
+            m->path, (long long)m->unet.in_c, (long long)m->unet.out_c,
+            (long long)m->vae.latent_c);
+    return DR_OK;
+}
+
+/* Everything but the device's part of previews; dev NULL: names and shapes only. */
+static dr_status load(dr_model *m, load_progress *p, dr_err *err)
+{
+    char path[DR_PATH_MAX];
+    dr_status st;
+    if ((st = check_index(m->path, err)) || (st = read_defaults(m, err)) ||
+        (st = dr_path_join(path, m->path, "tokenizer", err)) ||
+        (st = dr_bpe_open(&m->bpe, path, err)) ||
+        (st = dr_path_join(path, m->path, "scheduler/scheduler_config.json", err)) ||
+        (st = dr_schedule_config_read(&m->schedule, m->mem, path, err)))
+        return st;
+    for (size_t i = 0; i < DR_COUNT(components); i++)
+        if ((st = load_component(m, i, p, err)))
+            return st;
+    m->kv = dr_arena_alloc(m->mem, (size_t)m->unet.n_kv * sizeof *m->kv);
+    m->rngs = dr_arena_alloc(m->mem, DR_IMAGES_MAX * sizeof *m->rngs);
+    if (!m->kv || !m->rngs)
+        return dr_fail(err, DR_ENOMEM, "out of memory");
+    return check_fit(m, err);
+}
+
+dr_status dr_model_open(dr_model **out, dr_dev *dev, const char *path, const dr_conf *conf,
+                        void (*progress)(void *ctx, double share), void *ctx, dr_err *err)
+{
+    load_progress p = { .progress = progress, .ctx = ctx };
+    double start = dr_now_s();
+    dr_status st = DR_OK;
+    dr_model *m = dr_alloc(sizeof *m);
+    if (!m)
+        return dr_fail(err, DR_ENOMEM, "out of memory");
+    m->dev = dev;
+    m->mem = dr_arena_new();
+    m->plan_mem = dr_arena_new();
+    m->n_texts = conf->model.text_cache;
+    m->texts = dr_alloc((size_t)m->n_texts * sizeof *m->texts);
+    snprintf(m->path, sizeof m->path, "%s", path);
+    set_name(m, path);
+    dr_run_init(&m->run, dev, (size_t)conf->device.attention_tile_mb * MIB,
+                (size_t)conf->device.conv_tile_mb * MIB);
+    if (dev)
+        m->pool = dr_pool_new(dev);
+    if (!m->mem || !m->plan_mem || !m->texts || (dev && !m->pool))
+        st = dr_fail(err, DR_ENOMEM, "out of memory");
+    if (!st)
+        st = load(m, &p, err);
+    if (!st && dev)
+        st = dr_preview_fit(m, conf, err);
+    if (st) {
+        dr_model_close(m);
+        return st;
+    }
+    if (dev)
+        dr_log(DR_INFO, "model.ready", "model=%s ms=%.0f weights_mb=%zu", m->name,
+               (dr_now_s() - start) * 1000, dr_pool_bytes(m->pool) / MIB);
+    *out = m;
+    return DR_OK;
+}
+
+void dr_model_close(dr_model *m)
+{
+    if (!m)
+        return;
+    dr_text_forget(m);
+    dr_run_free(&m->run);
+    dr_pool_free(m->pool);
+    dr_bpe_close(m->bpe);
+    dr_arena_free(m->mem);
+    dr_arena_free(m->plan_mem);
+    dr_free(m->host);
+    dr_free(m->rgb);
+    dr_free(m);
+}
+
+const char *dr_model_name(const dr_model *m)
+{
+    return m->name;
+}
+
+dr_status dr_model_reserve(dr_model *m, size_t floats, size_t rgb_bytes, dr_err *err)
+{
+    if (floats > m->host_count) {
+        float *p = dr_resize(m->host, floats * sizeof *p);
+        if (!p)
+            return dr_fail(err, DR_ENOMEM, "out of memory for %zu latents", floats);
+        m->host = p;
+        m->host_count = floats;
+    }
+    if (rgb_bytes > m->rgb_bytes) {
+        uint8_t *p = dr_resize(m->rgb, rgb_bytes);
+        if (!p)
+            return dr_fail(err, DR_ENOMEM, "out of memory for a picture of %zu bytes",
+                           rgb_bytes);
+        m->rgb = p;
+        m->rgb_bytes = rgb_bytes;
+    }
+    return DR_OK;
+}

@@ -1,0 +1,68 @@
+#ifndef DR_DIFFUSION_MODEL_H
+#define DR_DIFFUSION_MODEL_H
+
+/* Private to src/diffusion/: what a loaded model consists of. */
+
+#include "base/arena.h"
+#include "base/file.h"
+#include "base/rng.h"
+#include "diffusion/pipeline.h"
+#include "diffusion/sampler.h"
+#include "nn/bpe.h"
+#include "nn/clip.h"
+#include "nn/unet.h"
+#include "nn/vae.h"
+
+/* An embedding that was computed before. */
+typedef struct {
+    char *text; /* NULL: free */
+    int64_t skip;
+    float *data;   /* [length, width] */
+    uint64_t used; /* tick of the last use */
+} dr_text_entry;
+
+struct dr_model {
+    char name[128], path[DR_PATH_MAX];
+    dr_arena *mem; /* the model's own structures */
+    dr_dev *dev;   /* borrowed; NULL: names and shapes only */
+    dr_pool *pool; /* weights */
+    dr_run run;    /* activations */
+    dr_bpe *bpe;
+    dr_clip clip;
+    dr_unet unet;
+    dr_vae vae;
+    dr_schedule_config schedule;
+    dr_text_kv *kv; /* [unet.n_kv] */
+    dr_digest vae_digest;
+    struct {
+        int64_t steps;
+        double cfg_scale;
+    } defaults;
+    dr_text_entry *texts; /* least recently used goes first */
+    int64_t n_texts;
+    uint64_t tick;
+    float *preview; /* [latent_c + 1, 3]; NULL: previews are off */
+    float *host;    /* staging for noise and latents, grown at plan time */
+    size_t host_count;
+    uint8_t *rgb; /* one picture, grown at plan time */
+    size_t rgb_bytes;
+    dr_torch_rng *rngs; /* [DR_IMAGES_MAX] */
+    dr_arena *plan_mem; /* the rows of the last plan */
+    dr_steps steps;
+};
+
+/* Grow the host buffers for n latents of `latent_count` floats and a picture. */
+DR_MUST_USE dr_status dr_model_reserve(dr_model *m, size_t floats, size_t rgb_bytes,
+                                       dr_err *err);
+
+/* text.c: embeddings of n texts (from the cache where known; the rest in one batch) into
+ * out [n, length, 1, width]; *cut gets the most tokens that any text lost. */
+void dr_text_encode(dr_run *r, dr_model *m, const char *const *texts, int n, int64_t skip,
+                    dr_tensor out, int *cut);
+void dr_text_forget(dr_model *m); /* free the cache */
+
+/* preview.c: fit latents → RGB to the model's own encoder, or read the factors of an
+ * earlier fit from the cache folder. Leaves m->preview NULL when the model has none. */
+DR_MUST_USE dr_status dr_preview_fit(dr_model *m, const dr_conf *conf, dr_err *err);
+
+#endif

@@ -1,0 +1,135 @@
+#include "diffusion/model.h"
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/rng.h"
+#include "diffusion/lsq.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* Cheap previews: RGB as a linear function of the latents' channels. The factors are the
+ * least squares fit between what the model's own encoder makes of a synthetic picture and
+ * that picture's average colour under each latent. */
+
+#define SIDE        128 /* pixels of the synthetic picture */
+#define PATCH       16  /* pixels of one flat patch of it */
+#define RIDGE       1e-3
+#define FIT_SEED    1
+#define FORMAT_NAME "darkroom-preview-1"
+#define LATENTS_MAX 32
+
+/* Patches of random colours, each shaded, in −1..1; [SIDE, SIDE, 3]. */
+static void draw(float *picture)
+{
+    enum { PATCHES = SIDE / PATCH };
+    float noise[PATCHES * PATCHES * 4];
+    dr_philox_normal(noise, DR_COUNT(noise), FIT_SEED, 0, 0);
+    for (int y = 0; y < SIDE; y++)
+        for (int x = 0; x < SIDE; x++) {
+            const float *p = noise + (y / PATCH * PATCHES + x / PATCH) * 4;
+            float shade = 0.3f * p[3] * ((float)(x % PATCH) / PATCH - 0.5f);
+            for (int c = 0; c < 3; c++) {
+                float v = 0.7f * p[c] + shade;
+                picture[(y * SIDE + x) * 3 + c] = v < -1 ? -1 : v > 1 ? 1 : v;
+            }
+        }
+}
+
+/* Mean colour of each factor × factor square; [cells, cells, 3]. */
+static void shrink(const float *picture, float *out, int factor)
+{
+    int cells = SIDE / factor;
+    memset(out, 0, (size_t)(cells * cells * 3) * sizeof *out);
+    for (int y = 0; y < SIDE; y++)
+        for (int x = 0; x < SIDE; x++)
+            for (int c = 0; c < 3; c++)
+                out[(y / factor * cells + x / factor) * 3 + c] +=
+                    picture[(y * SIDE + x) * 3 + c] / (float)(factor * factor);
+}
+
+/* Scaled latent means of the picture: [cells, c]. */
+static void encode(dr_run *r, dr_model *m, const float *picture, float *moments)
+{
+    dr_tensor x = dr_new(r, 1, SIDE, SIDE, 3);
+    dr_upload(r, x, picture);
+    dr_download(r, dr_vae_encode(r, &m->vae, x), moments);
+}
+
+static dr_status fit(dr_model *m, dr_err *err)
+{
+    dr_run *r = &m->run;
+    int factor = (int)m->vae.factor, c = (int)m->vae.latent_c, cells = SIDE / factor;
+    size_t rows = (size_t)(cells * cells);
+    float *picture = dr_alloc((size_t)SIDE * SIDE * 3 * sizeof *picture);
+    float *colors = dr_alloc(rows * 3 * sizeof *colors);
+    float *moments = dr_alloc(rows * (size_t)c * 2 * sizeof *moments);
+    float *latents = dr_alloc(rows * (size_t)c * sizeof *latents);
+    double coef[(LATENTS_MAX + 1) * 3];
+    dr_status st = DR_OK;
+    if (!picture || !colors || !moments || !latents) {
+        st = dr_fail(err, DR_ENOMEM, "out of memory");
+        goto done;
+    }
+    draw(picture);
+    shrink(picture, colors, factor);
+    dr_run_reset(r, true);
+    encode(r, m, picture, moments);
+    if (!r->err.code && (st = dr_run_reserve(r, r->peak_bytes, err)))
+        goto done;
+    if (!r->err.code) {
+        dr_run_reset(r, false);
+        encode(r, m, picture, moments);
+    }
+    if (r->err.code) {
+        *err = r->err;
+        st = err->code;
+        goto done;
+    }
+    for (size_t i = 0; i < rows; i++)
+        for (int k = 0; k < c; k++)
+            latents[i * (size_t)c + (size_t)k] =
+                (float)((moments[i * 2 * (size_t)c + (size_t)k] - m->vae.shift_factor) *
+                        m->vae.scaling_factor);
+    if ((st = dr_lsq_fit(latents, colors, rows, c, 3, RIDGE, coef, err)))
+        goto done;
+    for (int i = 0; i < (c + 1) * 3; i++)
+        m->preview[i] = (float)coef[i];
+done:
+    dr_free(picture);
+    dr_free(colors);
+    dr_free(moments);
+    dr_free(latents);
+    return st;
+}
+
+static bool cache_path(const dr_model *m, const dr_conf *conf, char path[DR_PATH_MAX])
+{
+    char dir[DR_PATH_MAX], name[96];
+    snprintf(name, sizeof name, "%s-%s.bin", FORMAT_NAME, m->vae_digest.hex);
+    return strcmp(conf->device.cache_dir, "off") != 0 &&
+           !dr_cache_dir(dir, conf->device.cache_dir, NULL) &&
+           !dr_path_join(path, dir, name, NULL);
+}
+
+dr_status dr_preview_fit(dr_model *m, const dr_conf *conf, dr_err *err)
+{
+    char path[DR_PATH_MAX];
+    dr_buf file = { 0 };
+    size_t bytes = (size_t)(m->vae.latent_c + 1) * 3 * sizeof *m->preview;
+    if (m->vae.latent_c > LATENTS_MAX || SIDE % m->vae.factor)
+        return DR_OK;
+    if (!(m->preview = dr_arena_alloc(m->mem, bytes)))
+        return dr_fail(err, DR_ENOMEM, "out of memory");
+    bool cached = cache_path(m, conf, path);
+    if (cached && !dr_file_read(path, bytes, &file, NULL) && file.len == bytes) {
+        memcpy(m->preview, file.data, bytes);
+        dr_buf_free(&file);
+        return DR_OK;
+    }
+    dr_buf_free(&file);
+    dr_status st = fit(m, err);
+    if (!st && cached && dr_file_write(path, m->preview, bytes, NULL))
+        dr_log(DR_WARN, "cache.write", "path=%s", path);
+    return st;
+}
