@@ -223,8 +223,7 @@ static dr_status keep_text(fill *f, const row *r, const char *as, const char *te
     return st;
 }
 
-/* --- Checked reading (plain reading: job/read.h)
- * ------------------------------------------ */
+/* --- Checked reading ----------------------------------------------------------------- */
 
 /* Checked text: UTF-8 without NUL, r->min..r->max bytes when the row has bounds. */
 static dr_status to_text(fill *f, const row *r, const dr_value *v, const char **out)
