@@ -24,7 +24,7 @@ $(B)/darkroom: $(CLI_OBJ) $(B)/libdarkroom.a
 
 $(B)/libdarkroom.a: $(LIB_OBJ)
 	@rm -f $@
-	ar rcs $@ $^
+	ar qcs $@ $^
 
 $(B)/%.o: %.c
 	@mkdir -p $(@D)
