@@ -65,4 +65,9 @@ void dr_text_forget(dr_model *m); /* free the cache */
  * earlier fit from the cache folder. Leaves m->preview NULL when the model has none. */
 DR_MUST_USE dr_status dr_preview_fit(dr_model *m, const dr_conf *conf, dr_err *err);
 
+/* pic enlarged (bilinear) into rgb so that its longest side is `size`, at most max_w ×
+ * max_h; pic itself when it is no smaller. */
+dr_picture dr_preview_resize(const dr_picture *pic, uint8_t *rgb, int64_t size,
+                             int64_t max_w, int64_t max_h);
+
 #endif

@@ -146,10 +146,11 @@ static dr_step_coef coef_of(const dr_step *row, double cfg)
     };
 }
 
-/* A small picture of what image 0 is becoming. */
+/* A small picture of what image 0 is becoming, as large as the job wants it. */
 static void show_preview(session *s, int64_t step, dr_tensor denoised)
 {
     dr_run *r = s->r;
+    uint8_t *rgb = s->m->rgb, *small = rgb + s->plan->width * s->plan->height * 3;
     if (!s->job->preview.every || !s->obs->preview || !s->m->preview)
         return;
     if (!r->dry && (step % s->job->preview.every || step == s->plan->steps))
@@ -157,10 +158,14 @@ static void show_preview(session *s, int64_t step, dr_tensor denoised)
     dr_mark mark = dr_push(r);
     dr_tensor matrix = dr_new(r, 1, 1, 1, (s->c + 1) * 3);
     dr_upload(r, matrix, s->m->preview);
-    op_to_rgb8(r, op_linear_rgb(r, dr_slice(denoised, 0, 1), matrix), s->m->rgb);
-    if (!r->dry && !r->err.code)
-        s->obs->preview(s->obs->ctx, step,
-                        &(dr_picture){ .rgb = s->m->rgb, .width = s->w, .height = s->h });
+    op_to_rgb8(r, op_linear_rgb(r, dr_slice(denoised, 0, 1), matrix), small);
+    if (!r->dry && !r->err.code) {
+        dr_picture pic = { .rgb = small, .width = s->w, .height = s->h };
+        if (s->job->preview.size)
+            pic = dr_preview_resize(&pic, rgb, s->job->preview.size, s->plan->width,
+                                    s->plan->height);
+        s->obs->preview(s->obs->ctx, step, &pic);
+    }
     dr_pop(r, mark);
 }
 
@@ -356,8 +361,9 @@ dr_status dr_pipeline_run(dr_model *m, const dr_job *job, const dr_plan *plan,
     session s = begin(m, job, plan, obs ? obs : &nobody, stats, false);
     size_t latent = (size_t)(s.h * s.w * s.c);
     dr_status st = dr_run_reserve(s.r, (size_t)plan->peak_bytes, err);
+    size_t pixels = (size_t)(plan->width * plan->height + s.h * s.w); /* and a preview */
     if (st || (st = dr_model_reserve(m, latent * (size_t)(plan->n < 2 ? 2 : plan->n),
-                                     (size_t)(plan->width * plan->height * 3), err)))
+                                     pixels * 3, err)))
         return st;
     encode_text(&s);
     s.done_flops = plan->encode_flops;

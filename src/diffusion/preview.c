@@ -133,3 +133,31 @@ dr_status dr_preview_fit(dr_model *m, const dr_conf *conf, dr_err *err)
         dr_log(DR_WARN, "cache.write", "path=%s", path);
     return st;
 }
+
+dr_picture dr_preview_resize(const dr_picture *pic, uint8_t *rgb, int64_t size,
+                             int64_t max_w, int64_t max_h)
+{
+    int64_t longest = max_w > max_h ? max_w : max_h;
+    size = size < longest ? size : longest;
+    int64_t w = max_w * size / longest, h = max_h * size / longest;
+    if (w <= pic->width || h <= pic->height)
+        return *pic;
+    for (int64_t y = 0; y < h; y++) {
+        double fy = ((double)y + 0.5) * (double)pic->height / (double)h - 0.5;
+        int64_t y0 = fy < 0 ? 0 : (int64_t)fy, y1 = y0 + 1 < pic->height ? y0 + 1 : y0;
+        double by = fy < 0 ? 0 : fy - (double)y0;
+        for (int64_t x = 0; x < w; x++) {
+            double fx = ((double)x + 0.5) * (double)pic->width / (double)w - 0.5;
+            int64_t x0 = fx < 0 ? 0 : (int64_t)fx, x1 = x0 + 1 < pic->width ? x0 + 1 : x0;
+            double bx = fx < 0 ? 0 : fx - (double)x0;
+            for (int c = 0; c < 3; c++) {
+                const uint8_t *a = pic->rgb + y0 * pic->width * 3 + c;
+                const uint8_t *b = pic->rgb + y1 * pic->width * 3 + c;
+                double top = a[x0 * 3] * (1 - bx) + a[x1 * 3] * bx;
+                double low = b[x0 * 3] * (1 - bx) + b[x1 * 3] * bx;
+                rgb[(y * w + x) * 3 + c] = (uint8_t)(top * (1 - by) + low * by + 0.5);
+            }
+        }
+    }
+    return (dr_picture){ .rgb = rgb, .width = w, .height = h };
+}
