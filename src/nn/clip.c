@@ -91,9 +91,11 @@ dr_tensor dr_clip_forward(dr_run *r, const dr_clip *m, const int32_t *ids, int64
     int64_t layers = skip < m->layers ? m->layers - skip : 1;
     dr_mark mark = dr_push(r);
     dr_tensor x = op_embed_tokens(r, ids, n, length, &m->tokens, &m->positions);
+    dr_show(r, x, "text_model.embeddings");
     for (int64_t i = 0; i < layers; i++) {
         dr_tensor y = dr_new(r, n, length, 1, m->width);
         layer_forward(r, m, &m->layer[i], x, y);
+        dr_show(r, y, "text_model.encoder.layers.%lld", (long long)i);
         x = y;
     }
     op_layer_norm_into(r, out, x, &m->final_norm);

@@ -269,17 +269,36 @@ dr_tensor dr_unet_time(dr_run *r, const dr_unet *m, double timestep)
         op_embed_timestep(r, timestep, m->width, m->flip_sin_to_cos, m->freq_shift);
     t = op_linear(r, t, &m->time1, NULL);
     t = op_activate(r, t, DR_SILU);
-    return op_linear(r, t, &m->time2, NULL);
+    t = op_linear(r, t, &m->time2, NULL);
+    dr_show(r, t, "time_embedding");
+    return t;
 }
 
-/* Resnet j of a block and its transformer. */
+/* Resnet j of a block and its transformer; side and i tell which block it is. */
 static dr_tensor layer_forward(dr_run *r, const dr_unet_block *b, int j, dr_tensor x,
-                               const dr_tensor *time, const dr_text_kv *kv)
+                               const dr_tensor *time, const dr_text_kv *kv,
+                               const char *side, int i)
 {
-    if (!b->attentions)
-        return dr_resnet_forward(r, &b->resnets[j], x, time);
-    dr_tensor h = dr_resnet_forward(r, &b->resnets[j], x, time);
-    return dr_transformer_forward(r, &b->attentions[j], h, kv);
+    x = dr_resnet_forward(r, &b->resnets[j], x, time);
+    dr_show(r, x, "%s_blocks.%d.resnets.%d", side, i, j);
+    if (b->attentions) {
+        x = dr_transformer_forward(r, &b->attentions[j], x, kv);
+        dr_show(r, x, "%s_blocks.%d.attentions.%d", side, i, j);
+    }
+    return x;
+}
+
+static dr_tensor mid_forward(dr_run *r, const dr_unet *m, dr_tensor x,
+                             const dr_tensor *time, const dr_text_kv *kv)
+{
+    x = dr_resnet_forward(r, &m->mid[0], x, time);
+    dr_show(r, x, "mid_block.resnets.0");
+    x = dr_transformer_forward(r, &m->mid_attention, x, kv);
+    dr_show(r, x, "mid_block.attentions.0");
+    x = dr_resnet_forward(r, &m->mid[1], x, time);
+    dr_show(r, x, "mid_block.resnets.1");
+    dr_show(r, x, "mid_block");
+    return x;
 }
 
 dr_tensor dr_unet_forward(dr_run *r, const dr_unet *m, dr_tensor latents, int64_t batch,
@@ -294,35 +313,38 @@ dr_tensor dr_unet_forward(dr_run *r, const dr_unet *m, dr_tensor latents, int64_
     in.batch = batch;
     in.in_scale = (float)in_scale;
     dr_tensor h = op_conv2d(r, latents, &m->conv_in, &in); /* [batch, h, w, width] */
+    dr_show(r, h, "conv_in");
     skip[n++] = h;
     for (int i = 0; i < m->n_levels; i++) {
         const dr_unet_block *b = &m->down[i];
         for (int j = 0; j < b->n_layers; j++)
-            skip[n++] = h = layer_forward(r, b, j, h, &time, kv);
+            skip[n++] = h = layer_forward(r, b, j, h, &time, kv, "down", i);
         if (b->sampler.out) {
             dr_conv_opts down = window3;
             down.stride = 2;
             skip[n++] = h = op_conv2d(r, h, &b->sampler, &down);
+            dr_show(r, h, "down_blocks.%d.downsamplers.0", i);
         }
+        dr_show(r, h, "down_blocks.%d", i);
     }
-    if (m->has_mid) {
-        h = dr_resnet_forward(r, &m->mid[0], h, &time);
-        h = dr_transformer_forward(r, &m->mid_attention, h, kv);
-        h = dr_resnet_forward(r, &m->mid[1], h, &time);
-    }
+    if (m->has_mid)
+        h = mid_forward(r, m, h, &time, kv);
     for (int i = 0; i < m->n_levels; i++) {
         const dr_unet_block *b = &m->up[i];
         for (int j = 0; j < b->n_layers; j++)
-            h = layer_forward(r, b, j, op_concat(r, h, skip[--n]), &time, kv);
+            h = layer_forward(r, b, j, op_concat(r, h, skip[--n]), &time, kv, "up", i);
         if (b->sampler.out) { /* to the size of the next skip: odd sizes come back too */
             dr_conv_opts up = window3;
             up.up_h = skip[n - 1].h;
             up.up_w = skip[n - 1].w;
             h = op_conv2d(r, h, &b->sampler, &up);
+            dr_show(r, h, "up_blocks.%d.upsamplers.0", i);
         }
+        dr_show(r, h, "up_blocks.%d", i);
     }
     h = op_group_norm(r, h, &m->norm_out, true);
     op_conv2d_into(r, out, h, &m->conv_out, &window3);
+    dr_show(r, out, "conv_out");
     dr_pop(r, mark);
     return out;
 }

@@ -142,33 +142,47 @@ void dr_vae_load(dr_vae *m, dr_loader *l, const dr_json *config, dr_arena *mem)
         dr_load_conv(l, &m->post_quant, m->latent_c, m->latent_c, 1, "post_quant_conv");
 }
 
-static dr_tensor mid_forward(dr_run *r, const dr_vae_half *h, dr_tensor x)
+static dr_tensor mid_forward(dr_run *r, const dr_vae_half *h, dr_tensor x, const char *half)
 {
     x = dr_resnet_forward(r, &h->mid[0], x, NULL);
-    if (h->attention.heads)
+    dr_show(r, x, "%s.mid_block.resnets.0", half);
+    if (h->attention.heads) {
         x = dr_self_attention_forward(r, &h->attention, x);
-    return dr_resnet_forward(r, &h->mid[1], x, NULL);
+        dr_show(r, x, "%s.mid_block.attentions.0", half);
+    }
+    x = dr_resnet_forward(r, &h->mid[1], x, NULL);
+    dr_show(r, x, "%s.mid_block.resnets.1", half);
+    dr_show(r, x, "%s.mid_block", half);
+    return x;
 }
 
-/* Resnets and the sampling convolution into y, which the caller made. */
-static void level_forward(dr_run *r, const dr_vae_level *v, dr_tensor x, dr_tensor y,
-                          const dr_conv_opts *o)
+/* The resnets of a level and, except in the last one, the convolution `resize` to
+ * [h, w]. */
+static dr_tensor level_forward(dr_run *r, const dr_vae_level *v, dr_tensor x, int64_t h,
+                               int64_t w, const dr_conv_opts *resize)
 {
+    dr_tensor y = x;
+    if (v->sampler.out)
+        y = dr_new(r, x.n, h, w, v->sampler.out);
     dr_mark mark = dr_push(r);
     for (int i = 0; i < v->n_resnets; i++)
         x = dr_resnet_forward(r, &v->resnets[i], x, NULL);
-    op_conv2d_into(r, y, x, &v->sampler, o);
+    if (!v->sampler.out)
+        return x;
+    op_conv2d_into(r, y, x, &v->sampler, resize);
     dr_pop(r, mark);
+    return y;
 }
 
-static dr_tensor finish(dr_run *r, const dr_vae_half *h, dr_tensor x)
+/* Norm, SiLU and the last convolution, into y. */
+static void finish(dr_run *r, const dr_vae_half *h, dr_tensor x, dr_tensor y,
+                   const char *half)
 {
-    dr_tensor y = dr_new(r, x.n, x.h, x.w, h->conv_out.out);
     dr_mark mark = dr_push(r);
     x = op_group_norm(r, x, &h->norm_out, true);
     op_conv2d_into(r, y, x, &h->conv_out, &window3);
+    dr_show(r, y, "%s.conv_out", half);
     dr_pop(r, mark);
-    return y;
 }
 
 dr_tensor dr_vae_decode(dr_run *r, const dr_vae *m, dr_tensor z)
@@ -180,24 +194,18 @@ dr_tensor dr_vae_decode(dr_run *r, const dr_vae *m, dr_tensor z)
     op_scale(r, z, x, (float)(1.0 / m->scaling_factor), (float)m->shift_factor);
     if (m->post_quant.out)
         x = op_conv2d(r, x, &m->post_quant, &(dr_conv_opts){ 0 });
+    dr_show(r, x, "post_quant_conv");
     x = op_conv2d(r, x, &h->conv_in, &window3);
-    x = mid_forward(r, h, x);
+    dr_show(r, x, "decoder.conv_in");
+    x = mid_forward(r, h, x, "decoder");
     for (int i = 0; i < h->n_levels; i++) {
-        const dr_vae_level *v = &h->levels[i];
-        if (!v->sampler.out) {
-            for (int j = 0; j < v->n_resnets; j++)
-                x = dr_resnet_forward(r, &v->resnets[j], x, NULL);
-            continue;
-        }
         dr_conv_opts up = window3; /* nearest neighbour, then a convolution */
         up.up_h = 2 * x.h;
         up.up_w = 2 * x.w;
-        dr_tensor y = dr_new(r, x.n, 2 * x.h, 2 * x.w, v->sampler.out);
-        level_forward(r, v, x, y, &up);
-        x = y;
+        x = level_forward(r, &h->levels[i], x, up.up_h, up.up_w, &up);
+        dr_show(r, x, "decoder.up_blocks.%d", i);
     }
-    x = op_group_norm(r, x, &h->norm_out, true);
-    op_conv2d_into(r, out, x, &h->conv_out, &window3);
+    finish(r, h, x, out, "decoder");
     dr_pop(r, mark);
     return out;
 }
@@ -207,19 +215,21 @@ dr_tensor dr_vae_encode(dr_run *r, const dr_vae *m, dr_tensor picture)
     const dr_vae_half *h = &m->encoder;
     /* diffusers pads only below and to the right before it halves */
     const dr_conv_opts down = { .stride = 2, .pad_bottom = 1, .pad_right = 1 };
+    dr_tensor out =
+        dr_new(r, picture.n, picture.h / m->factor, picture.w / m->factor, h->conv_out.out);
+    dr_mark mark = dr_push(r);
     dr_tensor x = op_conv2d(r, picture, &h->conv_in, &window3);
+    dr_show(r, x, "encoder.conv_in");
     for (int i = 0; i < h->n_levels; i++) {
-        const dr_vae_level *v = &h->levels[i];
-        if (!v->sampler.out) {
-            for (int j = 0; j < v->n_resnets; j++)
-                x = dr_resnet_forward(r, &v->resnets[j], x, NULL);
-            continue;
-        }
-        dr_tensor y = dr_new(r, x.n, x.h / 2, x.w / 2, v->sampler.out);
-        level_forward(r, v, x, y, &down);
-        x = y;
+        x = level_forward(r, &h->levels[i], x, x.h / 2, x.w / 2, &down);
+        dr_show(r, x, "encoder.down_blocks.%d", i);
     }
-    x = mid_forward(r, h, x);
-    x = finish(r, h, x);
-    return m->quant.out ? op_conv2d(r, x, &m->quant, &(dr_conv_opts){ 0 }) : x;
+    x = mid_forward(r, h, x, "encoder");
+    dr_tensor moments = m->quant.out ? dr_new(r, out.n, out.h, out.w, out.c) : out;
+    finish(r, h, x, moments, "encoder");
+    if (m->quant.out)
+        op_conv2d_into(r, out, moments, &m->quant, &(dr_conv_opts){ 0 });
+    dr_show(r, out, "quant_conv");
+    dr_pop(r, mark);
+    return out;
 }

@@ -3,7 +3,9 @@
 #include "base/mem.h"
 
 #include <assert.h>
+#include <stdarg.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 #define ALIGN_BYTES ((size_t)256)
@@ -148,4 +150,16 @@ void dr_download(dr_run *r, dr_tensor x, float *p)
     else
         (void)!dr_mem_read(r->dev, x.mem, x.at * sizeof(float), p,
                            (size_t)dr_count(x) * sizeof(float), &r->err);
+}
+
+void dr_show(dr_run *r, dr_tensor x, const char *name, ...)
+{
+    char text[128];
+    va_list ap;
+    if (!r->tap || r->dry || r->err.code)
+        return;
+    va_start(ap, name);
+    vsnprintf(text, sizeof text, name, ap);
+    va_end(ap);
+    r->tap(r->tap_ctx, text, x);
 }

@@ -43,6 +43,11 @@ struct dr_run {
     int n_slabs, cap_slabs, slab; /* slab: the one that new tensors come from */
     size_t used;                  /* bytes used in it */
     size_t before;                /* bytes in the slabs before it */
+    /* May be set to look at the results of a model's blocks while a real run computes
+     * them; x is valid during the call, name is the module's path as diffusers spells it:
+     * "mid_block.attentions.0". */
+    void (*tap)(void *ctx, const char *name, dr_tensor x);
+    void *tap_ctx;
 };
 
 /* A run on dev, or without one (NULL) for dry runs only. Tile sizes in bytes. */
@@ -80,5 +85,8 @@ static inline dr_tensor dr_slice(dr_tensor x, int64_t first, int64_t n)
  * (reads give zeros). */
 void dr_upload(dr_run *r, dr_tensor x, const float *p);
 void dr_download(dr_run *r, dr_tensor x, float *p);
+
+/* Show x to the run's tap, if there is one; name by printf. */
+void dr_show(dr_run *r, dr_tensor x, const char *name, ...) DR_PRINTF(3, 4);
 
 #endif
