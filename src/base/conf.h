@@ -35,7 +35,7 @@ typedef struct {
     } model;
     struct {
         char *select, *cl_dir, *cache_dir, *tuning;
-        int64_t attention_tile_mb, conv_tile_mb;
+        int64_t attention_tile_mb, conv_tile_mb, row_group;
         bool self_test;
     } device;
     struct {

@@ -22,7 +22,8 @@ struct dr_dev {
     cl_mem gemm_temp; /* CLBlast's scratch, grown on demand */
     size_t gemm_temp_bytes;
     uint64_t allocated_bytes, peak_bytes;
-    uint64_t launches;
+    uint64_t launches, kernel_launches[DR_KERNELS];
+    int row_group;       /* see dr_row_group */
     dr_profile *profile; /* NULL: not profiling */
 };
 

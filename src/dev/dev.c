@@ -139,6 +139,24 @@ static dr_status choose(place *out, dr_dev_info *info, const char *select, dr_er
     return DR_OK;
 }
 
+/* The kernels' reductions halve the group, so it must be a power of two. */
+static dr_status choose_row_group(dr_dev *d, const dr_conf *conf, dr_err *err)
+{
+    size_t wish = (size_t)conf->device.row_group;
+    size_t limit = d->info.max_work_group ? d->info.max_work_group : 1;
+    if (wish & (wish - 1) || wish > limit)
+        return dr_fail_field(err, DR_EINVAL, "device.row_group",
+                             "device.row_group %zu: must be a power of two up to %zu, "
+                             "what %s allows, or 0",
+                             wish, limit, d->info.name);
+    if (!wish)
+        wish = strcmp(d->info.type, "cpu") != 0 ? 128 : 1;
+    while (wish > limit)
+        wish /= 2;
+    d->row_group = (int)wish;
+    return DR_OK;
+}
+
 dr_status dr_dev_open(dr_dev **out, const dr_conf *conf, dr_err *err)
 {
     place p;
@@ -147,7 +165,8 @@ dr_status dr_dev_open(dr_dev **out, const dr_conf *conf, dr_err *err)
     dr_dev *d = dr_alloc(sizeof *d);
     if (!d)
         return dr_fail(err, DR_ENOMEM, "out of memory");
-    if ((st = choose(&p, &d->info, conf->device.select, err)))
+    if ((st = choose(&p, &d->info, conf->device.select, err)) ||
+        (st = choose_row_group(d, conf, err)))
         goto fail;
     d->platform = p.platform;
     d->id = p.id;
@@ -206,9 +225,7 @@ uint64_t dr_dev_peak_bytes(const dr_dev *d)
 
 int dr_row_group(const dr_dev *d)
 {
-    if (!strcmp(d->info.type, "cpu"))
-        return 1;
-    return d->info.max_work_group >= 128 ? 128 : (int)d->info.max_work_group;
+    return d->row_group;
 }
 
 uint64_t dr_max_alloc(const dr_dev *d)
@@ -219,4 +236,9 @@ uint64_t dr_max_alloc(const dr_dev *d)
 uint64_t dr_launches(const dr_dev *d)
 {
     return d->launches;
+}
+
+uint64_t dr_kernel_launches(const dr_dev *d, dr_kernel_id kernel)
+{
+    return d->kernel_launches[kernel];
 }

@@ -26,7 +26,8 @@ typedef struct {
 DR_MUST_USE dr_status dr_dev_list(dr_dev_info *rows, int max, int *count, dr_err *err);
 
 /* Open the device that conf's device.select names, build the kernels (from the disk cache
- * when it has them) and, when device.self_test, check them. */
+ * when it has them). The caller checks them by dr_selftest (op/selftest.h) when
+ * device.self_test says so. */
 DR_MUST_USE dr_status dr_dev_open(dr_dev **out, const dr_conf *conf, dr_err *err);
 void dr_dev_close(dr_dev *d); /* accepts NULL */
 const dr_dev_info *dr_dev_describe(const dr_dev *d);

@@ -150,9 +150,15 @@ dr_status dr_launch(dr_dev *d, dr_kernel_id kernel, const dr_arg *args, int n_ar
         return st;
     }
     d->launches++;
+    d->kernel_launches[kernel]++;
     if (ev)
         dr_profile_add(d, ev);
     return DR_OK;
+}
+
+const char *dr_kernel_name(dr_kernel_id kernel)
+{
+    return kernel_names[kernel];
 }
 
 dr_status dr_finish(dr_dev *d, dr_err *err)

@@ -57,8 +57,9 @@ DR_MUST_USE dr_status dr_finish(dr_dev *d, dr_err *err);
 /* Start what was queued, without waiting. */
 void dr_flush(dr_dev *d);
 
-/* Work-items that share one row in reductions (kernels' WG): 1 on CPUs, where a
- * work-group is a thread and the inner loop is the vector, more elsewhere. */
+/* Work-items that share one row in reductions (kernels' WG), a power of two: 1 on CPUs,
+ * where a work-group is a thread and the inner loop is the vector, more elsewhere;
+ * device.row_group overrides it. */
 int dr_row_group(const dr_dev *d);
 
 /* Largest single buffer, bytes. */
@@ -66,6 +67,10 @@ uint64_t dr_max_alloc(const dr_dev *d);
 
 /* Kernels and GEMMs enqueued since the device was opened. */
 uint64_t dr_launches(const dr_dev *d);
+/* The same of one kernel: how the self-test knows that it left none out. */
+uint64_t dr_kernel_launches(const dr_dev *d, dr_kernel_id kernel);
+/* A kernel's name. */
+const char *dr_kernel_name(dr_kernel_id kernel);
 
 /* --- profiling: device time by label, from queue events ------------------------------- */
 typedef struct dr_profile dr_profile;
