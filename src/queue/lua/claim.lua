@@ -1,6 +1,6 @@
-#!lua flags=allow-oom
+#!lua
 -- Take one job: an entry whose worker stopped renewing, else the oldest new entry of the
--- first class that has one.
+-- first class that has one. Refused by Redis while its memory is full: no room for results.
 --
 -- KEYS  the streams of the classes, best first; the fence counter (last)
 -- ARGV  group, worker, lease ms (0: leave other workers' entries alone)

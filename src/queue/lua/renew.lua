@@ -4,8 +4,8 @@
 --
 -- KEYS  stream, P:job:<id>
 -- ARGV  group, worker, entry, fence
--- 'ok' | 'lost': another worker has it, or it has ended | 'gone': Redis knows nothing of it
--- (its data was lost); nobody else has it, so the work goes on
+-- 'ok' | 'lost': another worker has it, or it has ended | 'gone': the claim is not there (Redis
+-- lost its data); nobody else has it, so the work goes on
 local group, me, entry, fence = unpack(ARGV)
 local state, its_fence, worker = unpack(
     redis.call('HMGET', KEYS[2], 'state', 'fence', 'worker'))
@@ -15,6 +15,6 @@ end
 local pending = redis.pcall('XPENDING', KEYS[1], group, entry, entry, 1)
 local owner = not pending.err and pending[1] and pending[1][2]
 if owner and owner ~= me then return 'lost' end
-if not owner or not state then return 'gone' end
+if not owner then return 'gone' end
 redis.call('XCLAIM', KEYS[1], group, me, 0, entry, 'JUSTID')
 return 'ok'

@@ -1,0 +1,300 @@
+#include "cli/follow.h"
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "job/decode.h"
+#include "job/events.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+
+typedef struct {
+    const char *output;
+    bool wait, json, quiet;
+    int64_t timeout_s;
+} options;
+
+static const dr_cli_row rows[] = {
+    { "wait", 'w', NULL, DR_CLI_FLAG, .offset = offsetof(options, wait),
+      .help = "Wait for the end, show progress, save the pictures and print their paths." },
+    { "output", 'o', "FILE", DR_CLI_TEXT, .offset = offsetof(options, output),
+      .help = "Where the picture goes; several get their number in front of the ending; "
+              "without it darkroom-ID.webp. Implies --wait." },
+    { "timeout", 't', "SECONDS", DR_CLI_INT, .offset = offsetof(options, timeout_s),
+      .min = 1, .max = 31536000,
+      .help = "Stop waiting after this long (the job goes on); without it never." },
+    { "json", 'j', NULL, DR_CLI_FLAG, .offset = offsetof(options, json),
+      .help = "The id, and with --wait paths and terminal event, as one JSON object." },
+    { "quiet", 0, NULL, DR_CLI_FLAG, .offset = offsetof(options, quiet),
+      .help = "No progress." },
+    { "size", 0, "WxH", DR_CLI_FIELD, .key = "size", .help = "Width and height at once." },
+    { "preview-every", 0, "N", DR_CLI_FIELD, .key = "preview_every",
+      .help = "Publish a preview every N steps; 0: none." },
+    { "priority", 0, "CLASS", DR_CLI_FIELD, .key = "priority",
+      .help = "high, normal or low (default: normal)." },
+    { 0 },
+};
+
+static const dr_cli_spec spec = {
+    .name = "submit",
+    .usage = "PROMPT",
+    .summary =
+        "Send a job to the queue and print its id. With --wait: follow it and save "
+        "its pictures; the exit code says how it ended (65: the job was refused, 69: "
+        "no Redis, 70: it failed, 75: --timeout is over).",
+    .examples = "  darkroom submit \"a red circle on a blue background\"\n"
+                "  darkroom submit --wait -o circle.webp --seed 1 \"a red circle\"\n"
+                "  darkroom submit -w --count 4 --size 512x768 --field meta='{\"user\":7}' "
+                "\"a fox\"\n",
+    .args_min = 1,
+    .args_max = 1,
+    .rows = { rows, dr_cli_job, dr_cli_redis, dr_cli_common },
+};
+
+/* One run. */
+typedef struct {
+    dr_cli *cli;
+    const options *o;
+    dr_queue *queue;
+    dr_job *job;
+    dr_bar bar;
+    dr_json *end; /* the terminal event */
+    dr_buf paths; /* lines, or the inside of a JSON array */
+} run;
+
+/* --- sending --- */
+
+/* 16 random bytes as text. */
+static dr_status make_id(char out[33], dr_err *err)
+{
+    unsigned char bytes[16];
+    if (getrandom(bytes, sizeof bytes, 0) != (ssize_t)sizeof bytes)
+        return dr_fail(err, DR_EIO, "getrandom gave no id");
+    for (size_t i = 0; i < sizeof bytes; i++)
+        snprintf(out + i * 2, 3, "%02x", bytes[i]);
+    return DR_OK;
+}
+
+/* The job as plain fields of a stream entry, so that an option's text means the same here
+ * and in redis-cli; checked here first, so that a mistake costs no round trip. */
+static dr_status check(run *r, const char *id, const char **strings, int *n, dr_err *err)
+{
+    const dr_cli *cli = r->cli;
+    const dr_job_defaults defaults = { .quality = cli->conf.output.quality,
+                                       .preview_every = cli->conf.output.preview_every };
+    dr_field *fields =
+        dr_arena_alloc(cli->mem, ((size_t)cli->n_fields + 1) * sizeof *fields);
+    if (!fields)
+        return dr_fail(err, DR_ENOMEM, "out of memory");
+    fields[0] = (dr_field){ "prompt", cli->args[0], strlen(cli->args[0]) };
+    for (int i = 0; i < cli->n_fields; i++)
+        fields[i + 1] = (dr_field){ cli->fields[i].name, cli->fields[i].value,
+                                    strlen(cli->fields[i].value) };
+    dr_status st =
+        dr_job_decode(&r->job, cli->mem, id, fields, cli->n_fields + 1, &defaults, err);
+    if (st)
+        return st;
+    if (cli->n_fields + 2 > DR_SUBMIT_STRINGS_MAX / 2)
+        return dr_fail(err, DR_EINVAL, "%d fields: at most %d", cli->n_fields + 2,
+                       DR_SUBMIT_STRINGS_MAX / 2);
+    if (r->job->id != NULL && !strcmp(r->job->id, id)) {
+        strings[(*n)++] = "id";
+        strings[(*n)++] = id;
+    }
+    for (int i = 0; i < cli->n_fields + 1; i++) {
+        strings[(*n)++] = fields[i].name;
+        strings[(*n)++] = fields[i].value;
+    }
+    return DR_OK;
+}
+
+static dr_exit send(run *r)
+{
+    const char *strings[DR_SUBMIT_STRINGS_MAX];
+    char id[33];
+    dr_err err = { 0 };
+    dr_buf text = { 0 };
+    int n = 0;
+    if (make_id(id, &err) || check(r, id, strings, &n, &err))
+        return dr_cli_fail(&err);
+    const dr_event_head head = { .id = r->job->id,
+                                 .worker = "",
+                                 .ts_ms = dr_wall_ms(),
+                                 .meta_json = r->job->meta_json };
+    dr_event_queued(&text, &head);
+    dr_status st = dr_queue_submit(r->queue, r->job->id, r->job->priority, strings, n,
+                                   text.data ? text.data : "", text.len, &err);
+    dr_buf_free(&text);
+    return st ? dr_follow_fail(&err) : DR_EXIT_OK;
+}
+
+/* --- the pictures --- */
+
+/* FILE, or FILE's stem-INDEX.ending when there are several; darkroom-ID.webp without. */
+static const char *image_path(run *r, int index, int n)
+{
+    const char *output = r->o->output;
+    if (!output)
+        output = dr_arena_printf(r->cli->mem, "darkroom-%s.webp", r->job->id);
+    if (n == 1 || !output)
+        return output;
+    const char *name = strrchr(output, '/');
+    name = name ? name + 1 : output;
+    const char *dot = strrchr(name, '.');
+    size_t stem = dot && dot > name ? (size_t)(dot - output) : strlen(output);
+    return dr_arena_printf(r->cli->mem, "%.*s-%d%s", (int)stem, output, index,
+                           output + stem);
+}
+
+static void report_path(run *r, const char *path)
+{
+    if (!r->o->json) {
+        dr_buf_printf(&r->paths, "%s\n", path);
+        return;
+    }
+    if (r->paths.len)
+        dr_buf_puts(&r->paths, ",");
+    dr_json_put_string(&r->paths, path);
+}
+
+static dr_status save_image(run *r, const dr_json *image, int index, int n, dr_err *err)
+{
+    dr_reply *reply = NULL;
+    const char *key = dr_json_get_string(image, "key", "");
+    const char *path = image_path(r, index, n);
+    size_t bytes;
+    dr_status st = path ? dr_queue_result(r->queue, key, &reply, err)
+                        : dr_fail(err, DR_ENOMEM, "out of memory");
+    if (!st && dr_reply_type(reply) != DR_REPLY_TEXT)
+        st = dr_fail(err, DR_EIO, "%s has expired; results live result.ttl_s", key);
+    if (!st) {
+        const char *data = dr_reply_text(reply, &bytes);
+        st = dr_file_write(path, data, bytes, err);
+    }
+    dr_reply_free(reply);
+    if (!st)
+        report_path(r, path);
+    return st;
+}
+
+static dr_exit save_all(run *r)
+{
+    const dr_json *images = dr_json_get(r->end, "images");
+    int n = dr_json_count(images), i = 0;
+    dr_err err = { 0 };
+    for (const dr_json *image = dr_json_first(images); image; image = dr_json_next(image))
+        if (save_image(r, image, i++, n, &err))
+            return dr_cli_fail(&err) == DR_EXIT_UNAVAILABLE ? DR_EXIT_UNAVAILABLE
+                                                            : DR_EXIT_IO;
+    return DR_EXIT_OK;
+}
+
+/* --- waiting --- */
+
+static void on_event(void *ctx, const dr_json *event, const char *text)
+{
+    run *r = ctx;
+    const char *type = dr_json_get_string(event, "event", "");
+    if (!strcmp(type, "progress")) {
+        const dr_bar_state state = dr_follow_state(event);
+        dr_bar_show(&r->bar, &state);
+    } else if (!strcmp(type, "warning")) {
+        dr_bar_clear(&r->bar);
+        fprintf(stderr, "darkroom: warning: %s\n",
+                dr_json_get_string(event, "message", ""));
+    } else if (strcmp(type, "queued") && strcmp(type, "started") && strcmp(type, "image") &&
+               strcmp(type, "preview")) {
+        dr_json_free(r->end);
+        r->end = NULL;
+        if (dr_json_parse(&r->end, text, strlen(text), NULL))
+            r->end = NULL;
+    }
+}
+
+/* Why the job did not succeed, on stderr. */
+static void say_ending(run *r, dr_exit code, const dr_err *err)
+{
+    dr_buf line = { 0 };
+    if (code == DR_EXIT_UNAVAILABLE) {
+        dr_follow_fail(err);
+    } else if (code == DR_EXIT_TIMEOUT) {
+        fprintf(stderr,
+                "darkroom: job %s has not ended within %lld s; `darkroom watch %s` follows "
+                "it\n",
+                r->job->id, (long long)r->o->timeout_s, r->job->id);
+    } else if (r->end) {
+        dr_follow_line(&line, r->end);
+        fprintf(stderr, "darkroom: job %s %s\n", r->job->id, line.data ? line.data : "");
+    }
+    dr_buf_free(&line);
+}
+
+static dr_exit wait_for_end(run *r)
+{
+    dr_err err = { 0 };
+    if (!r->o->json && !r->o->quiet)
+        fprintf(stderr, "job %s\n", r->job->id);
+    dr_exit code = dr_follow_job(r->queue, r->job->id, r->o->timeout_s, on_event, r, &err);
+    dr_bar_clear(&r->bar);
+    if (code)
+        say_ending(r, code, &err);
+    else
+        code = save_all(r);
+    return code;
+}
+
+/* --- the command --- */
+
+static dr_exit report(run *r, bool waited)
+{
+    dr_buf out = { 0 };
+    if (!r->o->json) {
+        if (!waited)
+            dr_buf_printf(&out, "%s\n", r->job->id);
+        else if (r->paths.len)
+            dr_buf_put(&out, r->paths.data, r->paths.len);
+        return dr_cli_print(&out);
+    }
+    dr_buf_puts(&out, "{\"id\":");
+    dr_json_put_string(&out, r->job->id);
+    if (waited) {
+        dr_buf_printf(&out, ",\"paths\":[%s],\"end\":", r->paths.len ? r->paths.data : "");
+        if (r->end)
+            dr_json_put(&out, r->end);
+        else
+            dr_buf_puts(&out, "null");
+    }
+    dr_buf_puts(&out, "}\n");
+    return dr_cli_print(&out);
+}
+
+int dr_cmd_submit(int argc, char **argv)
+{
+    options o = { 0 };
+    dr_cli cli;
+    dr_err err = { 0 };
+    int code;
+    if (!dr_cli_open(&cli, &spec, &o, argc, argv, &code))
+        return code;
+    signal(SIGPIPE, SIG_IGN); /* a lost connection is told by status */
+    run r = { .cli = &cli, .o = &o, .bar = dr_bar_make(o.quiet) };
+    bool wait = o.wait || o.output;
+    if (dr_queue_open(&r.queue, &cli.conf, "", &err)) {
+        code = (int)dr_cli_fail(&err);
+        goto done;
+    }
+    if ((code = (int)send(&r)))
+        goto done;
+    if (wait)
+        code = (int)wait_for_end(&r);
+    dr_exit printed = report(&r, wait);
+    code = code ? code : (int)printed;
+done:
+    dr_queue_close(r.queue);
+    dr_json_free(r.end);
+    dr_buf_free(&r.paths);
+    dr_cli_close(&cli);
+    return code;
+}

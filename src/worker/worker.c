@@ -1,0 +1,189 @@
+#include "worker/worker.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "dev/dev.h"
+#include "worker/state.h"
+
+#include <darkroom/version.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+/* The signal flag: the one global, because a handler gets no handle. */
+static volatile sig_atomic_t stop_requested;
+
+static void on_signal(int number)
+{
+    if (stop_requested)
+        _exit(128 + number);
+    stop_requested = 1;
+}
+
+bool dr_worker_stopping(void)
+{
+    return stop_requested;
+}
+
+static void install_signals(void)
+{
+    struct sigaction stop = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
+    struct sigaction ignore = { .sa_handler = SIG_IGN };
+    sigaction(SIGTERM, &stop, NULL);
+    sigaction(SIGINT, &stop, NULL);
+    sigaction(SIGPIPE, &ignore, NULL); /* a closed connection is an error, not the end */
+}
+
+/* worker.name, else host-pid with what keys cannot hold replaced. */
+static dr_status choose_name(dr_worker *w, dr_err *err)
+{
+    char host[64] = "host";
+    const char *set = w->conf->worker.name;
+    if (strlen(set) > DR_WORKER_NAME)
+        return dr_fail_field(err, DR_EINVAL, "worker.name",
+                             "worker.name of %zu bytes: must be at most %d", strlen(set),
+                             DR_WORKER_NAME);
+    if (*set) {
+        snprintf(w->name, sizeof w->name, "%s", set);
+        return DR_OK;
+    }
+    gethostname(host, sizeof host - 1);
+    for (char *p = host; *p; p++)
+        if (*p <= ' ' || *p >= 0x7f || *p == ':')
+            *p = '-';
+    snprintf(w->name, sizeof w->name, "%s-%ld", host, (long)getpid());
+    return DR_OK;
+}
+
+static dr_status open_queues(dr_worker *w, dr_err *err)
+{
+    dr_status st = dr_queue_open(&w->jobs, w->conf, w->name, err);
+    return st ? st : dr_queue_open(&w->leases, w->conf, w->name, err);
+}
+
+static dr_status open_engine(dr_worker *w, dr_err *err)
+{
+    char path[4096], device[300], quoted[600];
+    double from_s = dr_now_s();
+    dr_status st = dr_model_path(path, w->conf, err);
+    if (!st)
+        st = dr_dev_open(&w->dev, w->conf, err);
+    if (!st)
+        st = dr_model_open(&w->model, w->dev, path, w->conf, NULL, NULL, err);
+    if (st)
+        return st;
+    w->model_name = dr_model_name(w->model);
+    w->device = dr_dev_describe(w->dev)->name;
+    dr_log(DR_INFO, "worker.ready",
+           "worker=%s version=%s model=%s device=%s redis=%s load_ms=%lld", w->name,
+           DR_VERSION, dr_log_quote(quoted, sizeof quoted, w->model_name),
+           dr_log_quote(device, sizeof device, w->device),
+           dr_redis_endpoint(dr_queue_redis(w->jobs)),
+           (long long)((dr_now_s() - from_s) * 1000));
+    return DR_OK;
+}
+
+static dr_status open_rest(dr_worker *w, dr_err *err)
+{
+    if (!(w->scratch = dr_arena_new()))
+        return dr_fail(err, DR_ENOMEM, "out of memory");
+    for (int i = 0; i < DR_SLOTS; i++)
+        if (!(w->slots[i].mem = dr_arena_new()))
+            return dr_fail(err, DR_ENOMEM, "out of memory");
+    return DR_OK;
+}
+
+static void init(dr_worker *w, const dr_conf *conf, int64_t once)
+{
+    pthread_condattr_t attr;
+    w->conf = conf;
+    w->jobs_left = once ? once : -1;
+    dr_mail_init(&w->to_engine);
+    dr_mail_init(&w->to_io);
+    pthread_mutex_init(&w->lock, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&w->leaving_changed, &attr);
+    pthread_condattr_destroy(&attr);
+}
+
+static void destroy(dr_worker *w)
+{
+    for (int i = 0; i < DR_SLOTS; i++) {
+        dr_slot *s = &w->slots[i];
+        for (int k = 0; k < DR_IMAGES_MAX; k++) {
+            dr_free(s->images[k].rgb);
+            dr_buf_free(&s->images[k].webp);
+        }
+        dr_buf_free(&s->ending);
+        dr_claim_free(&s->claim);
+        dr_free(s->preview.rgb);
+        dr_arena_free(s->mem);
+    }
+    dr_arena_free(w->scratch);
+    dr_buf_free(&w->text);
+    dr_buf_free(&w->packed);
+    dr_buf_free(&w->webp);
+    dr_model_close(w->model);
+    dr_dev_close(w->dev);
+    dr_queue_close(w->jobs);
+    dr_queue_close(w->leases);
+    dr_mail_destroy(&w->to_engine);
+    dr_mail_destroy(&w->to_io);
+    pthread_cond_destroy(&w->leaving_changed);
+    pthread_mutex_destroy(&w->lock);
+    dr_free(w);
+}
+
+/* Start the two threads, be the engine, and come back when the I/O thread leaves. */
+static dr_status run_threads(dr_worker *w, dr_err *err)
+{
+    pthread_t io, lease;
+    if (pthread_create(&lease, NULL, dr_lease_main, w))
+        return dr_fail(err, DR_ENOMEM, "no thread for the leases");
+    bool started = !pthread_create(&io, NULL, dr_io_main, w);
+    if (started) {
+        dr_engine_loop(w);
+        pthread_join(io, NULL);
+    }
+    pthread_mutex_lock(&w->lock);
+    w->leaving = true;
+    pthread_cond_broadcast(&w->leaving_changed);
+    pthread_mutex_unlock(&w->lock);
+    pthread_join(lease, NULL);
+    if (!started)
+        return dr_fail(err, DR_ENOMEM, "no thread for Redis");
+    if (w->failure.code) {
+        *err = w->failure;
+        return err->code;
+    }
+    return DR_OK;
+}
+
+dr_status dr_worker_run(const dr_conf *conf, int64_t once, dr_err *err)
+{
+    dr_err ignored;
+    dr_worker *w = dr_alloc(sizeof *w);
+    if (!w)
+        return dr_fail(err, DR_ENOMEM, "out of memory");
+    init(w, conf, once);
+    install_signals();
+    dr_status st = choose_name(w, err);
+    if (!st)
+        st = open_queues(w, err);
+    if (!st)
+        st = open_rest(w, err);
+    if (!st)
+        st = open_engine(w, err);
+    if (!st && !stop_requested)
+        st = run_threads(w, err);
+    if (!st && !w->redis_down && dr_queue_bye(w->jobs, &ignored))
+        dr_log(DR_DEBUG, "worker.bye", "message=%s", "refused");
+    if (!st)
+        dr_log(DR_INFO, "worker.stop", "worker=%s done=%lld failed=%lld", w->name,
+               (long long)w->done, (long long)w->failed);
+    destroy(w);
+    return st;
+}
