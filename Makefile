@@ -11,6 +11,10 @@ PKG_CFLAGS = $(shell pkg-config --cflags $(PKGS))
 PKG_LIBS   = $(shell pkg-config --libs $(PKGS)) -lm -lpthread
 ALL_CFLAGS = $(CSTD) $(WARN) $(if $(WERROR),-Werror) $(CFLAGS) $(PKG_CFLAGS) -Isrc -Iinclude -MMD -MP
 
+# `make V=1` shows the commands.
+Q        := $(if $(V),,@)
+say       = $(if $(V),,@echo "  $(1)  $@")
+
 LIB_SRC  := $(filter-out src/main.c src/cli/%,$(sort $(wildcard src/*/*.c)))
 CLI_SRC  := src/main.c $(sort $(wildcard src/cli/*.c))
 GEN      := $(B)/gen/kernels.c $(B)/gen/scripts.c
@@ -20,26 +24,29 @@ CLI_OBJ  := $(CLI_SRC:%.c=$(B)/%.o)
 all: $(B)/darkroom ## build the program (build/darkroom)
 
 $(B)/darkroom: $(CLI_OBJ) $(B)/libdarkroom.a
-	$(CC) $(CFLAGS) -o $@ $^ $(PKG_LIBS)
+	$(call say,LINK)
+	$(Q)$(CC) $(CFLAGS) -o $@ $^ $(PKG_LIBS)
 
 $(B)/libdarkroom.a: $(LIB_OBJ)
-	@rm -f $@
-	ar qcs $@ $^
+	$(call say,AR  )
+	$(Q)rm -f $@ && ar qcs $@ $^
 
 $(B)/%.o: %.c
+	$(call say,CC  )
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -c -o $@ $<
+	$(Q)$(CC) $(ALL_CFLAGS) -c -o $@ $<
 
 $(B)/gen/%.o: $(B)/gen/%.c
-	$(CC) $(ALL_CFLAGS) -c -o $@ $<
+	$(call say,CC  )
+	$(Q)$(CC) $(ALL_CFLAGS) -c -o $@ $<
 
 # Text files become one table of {name, text} rows each.
 $(B)/gen/kernels.c: $(sort $(wildcard cl/*.cl cl/*.h)) contrib/embed.awk
 	@mkdir -p $(@D)
-	awk -v table=dr_kernel_files -f contrib/embed.awk $(filter cl/%,$^) > $@
+	$(Q)awk -v table=dr_kernel_files -f contrib/embed.awk $(filter cl/%,$^) > $@
 $(B)/gen/scripts.c: $(sort $(wildcard src/queue/lua/*.lua)) contrib/embed.awk
 	@mkdir -p $(@D)
-	awk -v table=dr_script_files -f contrib/embed.awk $(filter %.lua,$^) > $@
+	$(Q)awk -v table=dr_script_files -f contrib/embed.awk $(filter %.lua,$^) > $@
 
 # --- tests -------------------------------------------------------------------------------
 TEST_SRC := $(sort $(wildcard tests/unit/test_*.c tests/ops/test_*.c tests/golden/test_*.c))
@@ -47,7 +54,8 @@ TEST_BIN := $(TEST_SRC:%.c=$(B)/%)
 TEST_LIB := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard tests/lib/*.c)))
 
 $(B)/tests/%: $(B)/tests/%.o $(TEST_LIB) $(B)/libdarkroom.a
-	$(CC) $(CFLAGS) -o $@ $^ $(PKG_LIBS) -lcmocka
+	$(call say,LINK)
+	$(Q)$(CC) $(CFLAGS) -o $@ $^ $(PKG_LIBS) -lcmocka
 
 tests: $(TEST_BIN)
 
@@ -77,7 +85,8 @@ bench: ## time per UNet call and decode by operation
 	sh bench/run.sh $(B)
 
 $(B)/bench/bench: $(B)/bench/bench.o $(B)/libdarkroom.a
-	$(CC) $(CFLAGS) -o $@ $^ $(PKG_LIBS)
+	$(call say,LINK)
+	$(Q)$(CC) $(CFLAGS) -o $@ $^ $(PKG_LIBS)
 
 demo: ## install, build, run a private Redis and a worker, make one picture
 	sh contrib/deps.sh build
