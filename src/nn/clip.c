@@ -18,6 +18,11 @@ static void read_config(dr_clip *m, dr_loader *l, const dr_json *config)
     m->heads = dr_config_int(l, config, "num_attention_heads", 1, 256, 8);
     m->length = dr_config_int(l, config, "max_position_embeddings", 2, 4096, 77);
     m->vocabulary = dr_config_int(l, config, "vocab_size", 1, 1 << 24, 49408);
+    if (m->width % m->heads && !l->err.code)
+        dr_fail(&l->err, DR_EMODEL,
+                "%s/config.json: hidden_size = %lld is no multiple of num_attention_heads "
+                "= %lld",
+                l->component, (long long)m->width, (long long)m->heads);
     for (size_t i = 0; i < DR_COUNT(activations); i++)
         if (!strcmp(act, activations[i].name)) {
             m->act = activations[i].act;

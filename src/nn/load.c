@@ -326,10 +326,14 @@ static int64_t check_int(dr_loader *l, const char *key, const dr_json *j, int64_
     double v = dr_json_number(j);
     if (v >= (double)min && v <= (double)max && v == floor(v))
         return (int64_t)v;
+    dr_buf text = { 0 };
+    dr_json_put(&text, j);
     if (!l->err.code)
         dr_fail(&l->err, DR_EMODEL,
-                "%s/config.json: %s must be a whole number in %lld..%lld", l->component,
-                key, (long long)min, (long long)max);
+                "%s/config.json: %s holds %.80s; must be a whole number in %lld..%lld",
+                l->component, key, text.failed ? "?" : text.data, (long long)min,
+                (long long)max);
+    dr_buf_free(&text);
     return fallback;
 }
 
