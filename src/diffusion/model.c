@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "dev/dev.h"
+#include "op/selftest.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -233,6 +234,8 @@ dr_status dr_model_open(dr_model **out, dr_dev *dev, const char *path, const dr_
         m->pool = dr_pool_new(dev);
     if (!m->mem || !m->plan_mem || !m->texts || (dev && !m->pool))
         st = dr_fail(err, DR_ENOMEM, "out of memory");
+    else if (dev && conf->device.self_test)
+        st = dr_selftest(dev, err);
     if (!st)
         st = load(m, &p, err);
     if (!st && dev)

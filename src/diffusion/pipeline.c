@@ -355,7 +355,7 @@ dr_status dr_pipeline_run(dr_model *m, const dr_job *job, const dr_plan *plan,
                           const dr_observer *obs, dr_run_stats *stats, dr_err *err)
 {
     static const dr_observer nobody = { 0 };
-    dr_run_stats unused;
+    dr_run_stats unused = { 0 };
     stats = stats ? stats : &unused;
     *stats = (dr_run_stats){ 0 };
     session s = begin(m, job, plan, obs ? obs : &nobody, stats, false);

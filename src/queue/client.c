@@ -30,7 +30,7 @@ dr_status dr_queue_next_event(dr_queue *q, const char *id, dr_cursor *cursor,
                               dr_err *err)
 {
     dr_cmd c = { 0 };
-    dr_cmd_words(&c, "XREAD", "COUNT", "1", "BLOCK", NULL);
+    dr_cmd_words(&c, "XREAD", "COUNT", "1", "BLOCK");
     dr_cmd_int(&c, wait_ms > 0 ? wait_ms : 1); /* 0 would be for ever */
     dr_cmd_str(&c, "STREAMS");
     dr_queue_put_job_key(q, &c, "events", id);
@@ -79,6 +79,6 @@ dr_status dr_queue_next_published(dr_queue *q, int64_t wait_ms, dr_reply **out,
 dr_status dr_queue_result(dr_queue *q, const char *key, dr_reply **out, dr_err *err)
 {
     dr_cmd c = { 0 };
-    dr_cmd_words(&c, "GET", key, NULL);
+    dr_cmd_words(&c, "GET", key);
     return dr_redis_call(q->redis, &c, 0, out, err);
 }

@@ -103,12 +103,12 @@ const char *dr_queue_result_key(const dr_queue *q, const char *id, int index,
 
 static dr_status make_groups(dr_queue *q, dr_err *err)
 {
-    dr_err local, *e = err ? err : &local;
+    dr_err local = { 0 }, *e = err ? err : &local;
     for (int i = 0; i < DR_CLASSES; i++) {
         dr_cmd c = { 0 };
-        dr_cmd_words(&c, "XGROUP", "CREATE", NULL);
+        dr_cmd_words(&c, "XGROUP", "CREATE");
         dr_queue_put_stream(q, &c, (dr_priority)i);
-        dr_cmd_words(&c, DR_QUEUE_GROUP, "0", "MKSTREAM", NULL);
+        dr_cmd_words(&c, DR_QUEUE_GROUP, "0", "MKSTREAM");
         dr_status st = dr_redis_call(q->redis, &c, 0, NULL, e);
         if (st && !(st == DR_EREDIS && dr_redis_says(e, "BUSYGROUP")))
             return st;
@@ -122,7 +122,7 @@ static dr_status ask_uptime(dr_queue *q, int64_t *seconds, dr_err *err)
     static const char label[] = "uptime_in_seconds:";
     dr_cmd c = { 0 };
     dr_reply *reply = NULL;
-    dr_cmd_words(&c, "INFO", "server", NULL);
+    dr_cmd_words(&c, "INFO", "server");
     dr_status st = dr_redis_call(q->redis, &c, 0, &reply, err);
     const char *at = strstr(dr_reply_text(reply, NULL), label);
     *seconds = at ? strtoll(at + sizeof label - 1, NULL, 10) : 0;
@@ -166,7 +166,7 @@ static void read_claim(dr_queue *q, dr_reply *reply, dr_claim *out)
 
 dr_status dr_queue_claim(dr_queue *q, dr_claim *out, dr_err *err)
 {
-    dr_err local, *e = err ? err : &local;
+    dr_err local = { 0 }, *e = err ? err : &local;
     dr_status st = DR_OK;
     *out = (dr_claim){ 0 };
     for (int attempt = 0; attempt < 2; attempt++) {
@@ -177,7 +177,7 @@ dr_status dr_queue_claim(dr_queue *q, dr_claim *out, dr_err *err)
         dr_script_begin(&c, DR_CLASSES + 1);
         dr_queue_put_streams(q, &c);
         dr_cmd_printf(&c, "%s:fence", q->prefix);
-        dr_cmd_words(&c, DR_QUEUE_GROUP, q->worker, NULL);
+        dr_cmd_words(&c, DR_QUEUE_GROUP, q->worker);
         dr_cmd_int(&c, dr_now_s() < q->sweep_at_s ? 0 : q->lease_ms);
         st = dr_script_call(&q->scripts, q->redis, DR_SCRIPT_CLAIM, &c, &reply, e);
         if (!st)
@@ -207,7 +207,7 @@ void dr_claim_field(const dr_claim *c, int i, const char **name, const char **va
 dr_status dr_queue_wait(dr_queue *q, dr_err *err)
 {
     dr_cmd c = { 0 };
-    dr_cmd_words(&c, "XREAD", "COUNT", "1", "BLOCK", NULL);
+    dr_cmd_words(&c, "XREAD", "COUNT", "1", "BLOCK");
     dr_cmd_int(&c, q->block_ms);
     dr_cmd_str(&c, "STREAMS");
     dr_queue_put_streams(q, &c);
@@ -252,7 +252,7 @@ static dr_status call_answer(dr_queue *q, dr_script_id id, dr_cmd *c, dr_answer 
 /* group, worker, entry, fence: how scripts are told who calls about what. */
 static void put_hold(const dr_queue *q, dr_cmd *c, const dr_hold *h)
 {
-    dr_cmd_words(c, DR_QUEUE_GROUP, q->worker, h->entry, NULL);
+    dr_cmd_words(c, DR_QUEUE_GROUP, q->worker, h->entry);
     dr_cmd_int(c, h->fence);
 }
 
@@ -264,7 +264,7 @@ dr_status dr_queue_start(dr_queue *q, const dr_hold *h, int64_t crashes, dr_answ
     dr_script_begin(&c, DR_CLASSES + 1);
     dr_queue_put_streams(q, &c);
     dr_queue_put_job_key(q, &c, "job", h->id);
-    dr_cmd_words(&c, DR_QUEUE_GROUP, q->worker, NULL);
+    dr_cmd_words(&c, DR_QUEUE_GROUP, q->worker);
     dr_cmd_int(&c, h->class + 1);
     dr_cmd_str(&c, h->entry);
     dr_cmd_int(&c, h->fence);
@@ -372,6 +372,6 @@ dr_status dr_queue_bye(dr_queue *q, dr_err *err)
     dr_queue_put_streams(q, &c);
     dr_cmd_printf(&c, "%s:workers", q->prefix);
     dr_queue_put_job_key(q, &c, "worker", q->worker);
-    dr_cmd_words(&c, DR_QUEUE_GROUP, q->worker, NULL);
+    dr_cmd_words(&c, DR_QUEUE_GROUP, q->worker);
     return dr_script_call(&q->scripts, q->redis, DR_SCRIPT_BYE, &c, NULL, err);
 }

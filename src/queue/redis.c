@@ -61,13 +61,10 @@ void dr_cmd_int(dr_cmd *c, int64_t v)
     dr_cmd_printf(c, "%lld", (long long)v);
 }
 
-void dr_cmd_words(dr_cmd *c, ...)
+void dr_cmd_put_words(dr_cmd *c, const char *const *words, size_t n)
 {
-    va_list ap;
-    va_start(ap, c);
-    for (const char *s; (s = va_arg(ap, const char *));)
-        dr_cmd_str(c, s);
-    va_end(ap);
+    for (size_t i = 0; i < n; i++)
+        dr_cmd_str(c, words[i]);
 }
 
 /* --- the address --- */

@@ -28,8 +28,11 @@ void dr_cmd_bytes(dr_cmd *c, const void *p, size_t n);
 void dr_cmd_str(dr_cmd *c, const char *s);
 void dr_cmd_int(dr_cmd *c, int64_t v);
 void dr_cmd_printf(dr_cmd *c, const char *fmt, ...) DR_PRINTF(2, 3);
-/* Several words at once; the list ends with NULL. */
-void dr_cmd_words(dr_cmd *c, ...) __attribute__((sentinel));
+/* Several words at once. */
+void dr_cmd_put_words(dr_cmd *c, const char *const *words, size_t n);
+#define dr_cmd_words(c, ...)                                                               \
+    dr_cmd_put_words(c, (const char *const[]){ __VA_ARGS__ },                              \
+                     DR_COUNT(((const char *const[]){ __VA_ARGS__ })))
 
 /* Parse url (redis://[user[:password]@]host[:port][/db] or unix:///path) without
  * connecting. timeout_ms bounds connecting and each reply. */

@@ -27,7 +27,7 @@ static dr_status load(dr_scripts *s, dr_redis *r, dr_script_id id, dr_err *err)
 {
     dr_cmd c = { 0 };
     dr_reply *reply = NULL;
-    dr_cmd_words(&c, "SCRIPT", "LOAD", text_of(id), NULL);
+    dr_cmd_words(&c, "SCRIPT", "LOAD", text_of(id));
     dr_status st = dr_redis_call(r, &c, 0, &reply, err);
     if (!st)
         snprintf(s->sha[id], sizeof s->sha[id], "%s", dr_reply_text(reply, NULL));
@@ -37,14 +37,14 @@ static dr_status load(dr_scripts *s, dr_redis *r, dr_script_id id, dr_err *err)
 
 void dr_script_begin(dr_cmd *c, int keys)
 {
-    dr_cmd_words(c, "EVALSHA", "", NULL);
+    dr_cmd_words(c, "EVALSHA", "");
     dr_cmd_int(c, keys);
 }
 
 dr_status dr_script_call(dr_scripts *s, dr_redis *r, dr_script_id id, dr_cmd *c,
                          dr_reply **out, dr_err *err)
 {
-    dr_err local, *e = err ? err : &local;
+    dr_err local = { 0 }, *e = err ? err : &local;
     dr_status st = DR_OK;
     for (int attempt = 0; attempt < 2; attempt++) {
         if ((!*s->sha[id] || attempt) && (st = load(s, r, id, e)))
