@@ -1,0 +1,267 @@
+/* Linear layers, convolutions and attention against their references, on random shapes:
+ * odd sizes, single rows, channels that no vector divides, tiles so small that several
+ * run. */
+#include "kit.h"
+
+#define CASES 40
+
+static void test_linear(void **state)
+{
+    kit *k = *state;
+    for (int i = 0; i < CASES; i++) {
+        kit_begin(k);
+        int64_t n = kit_pick(k, 1, 3), t = i % 4 ? kit_pick(k, 1, 70) : 1;
+        int64_t in = kit_pick(k, 1, 90), out = kit_pick(k, 1, 70);
+        bool bias = kit_pick(k, 0, 1), residual = kit_pick(k, 0, 1);
+        float *x, *w, *b, *s = NULL, *want = kit_host(k, n * t * out);
+        KIT_SAY(what, "linear n=%d t=%d in=%d out=%d bias=%d residual=%d", (int)n, (int)t,
+                (int)in, (int)out, bias, residual);
+        dr_tensor dx = kit_tensor(k, &x, n, t, 1, in), ds = { 0 };
+        dr_weight_mat m = kit_matrix(k, &w, &b, in, out, 1, 1, bias);
+        if (residual)
+            ds = kit_tensor(k, &s, n, t, 1, out);
+        ref_linear(want, x, w, b, s, n * t, in, out);
+        dr_tensor y = op_linear(&k->run, dx, &m, residual ? &ds : NULL);
+        kit_compare(k, y, want, LIMIT, what);
+        assert_true(k->run.flops == 2.0 * (double)(n * t * in * out));
+        if (residual) { /* in place */
+            op_linear_into(&k->run, ds, dx, &m, &ds);
+            kit_compare(k, ds, want, LIMIT, what);
+        }
+    }
+}
+
+/* One convolution with what it needs, made from the counter. */
+typedef struct {
+    dr_tensor x, row, residual;
+    float *hx, *hw, *hb, *hrow, *hresidual, *want;
+    dr_weight_mat m;
+    dr_conv_opts o;
+    ref_conv_args a;
+} conv_case;
+
+static void conv_run(kit *k, conv_case *c, const char *kind)
+{
+    ref_conv_args *a = &c->a;
+    KIT_SAY(what,
+            "conv2d %s: [%d, %d, %d, %d] to [%d, %d, %d, %d], window %d, stride %d, "
+            "enlarged to %d x %d",
+            kind, (int)a->sources, (int)a->h, (int)a->w, (int)a->in, (int)a->n,
+            (int)a->out_h, (int)a->out_w, (int)a->out, (int)a->kh, (int)a->stride,
+            (int)a->in_h, (int)a->in_w);
+    dr_tensor y = op_conv2d(&k->run, c->x, &c->m, &c->o);
+    kit_ok(k);
+    assert_true(y.n == a->n && y.h == a->out_h && y.w == a->out_w && y.c == a->out);
+    kit_compare(k, y, c->want, LIMIT, what);
+    if (c->o.residual) {
+        op_conv2d_into(&k->run, c->residual, c->x, &c->m, &c->o);
+        kit_compare(k, c->residual, c->want, LIMIT, what);
+    }
+}
+
+/* Fill in c from its options: input, weights, what is added, the reference's answer. */
+static void conv_make(kit *k, conv_case *c, int64_t n, int64_t h, int64_t w, int64_t in,
+                      int64_t out, int window, bool row, bool residual)
+{
+    dr_conv_opts *o = &c->o;
+    int64_t stride = o->stride ? o->stride : 1;
+    c->a = (ref_conv_args){ .sources = n,
+                            .h = h,
+                            .w = w,
+                            .in = in,
+                            .in_h = o->up_h ? o->up_h : h,
+                            .in_w = o->up_w ? o->up_w : w,
+                            .n = o->batch ? o->batch : n,
+                            .out = out,
+                            .rows = 1,
+                            .kh = window,
+                            .kw = window,
+                            .stride = stride,
+                            .pad_top = o->pad_top,
+                            .pad_left = o->pad_left,
+                            .in_scale = o->in_scale != 0.0f ? (double)o->in_scale : 1.0 };
+    ref_conv_args *a = &c->a;
+    a->out_h = (a->in_h + o->pad_top + o->pad_bottom - window) / stride + 1;
+    a->out_w = (a->in_w + o->pad_left + o->pad_right - window) / stride + 1;
+    c->want = kit_host(k, a->n * a->out_h * a->out_w * out);
+    c->x = kit_tensor(k, &c->hx, n, h, w, in);
+    c->m = kit_matrix(k, &c->hw, &c->hb, in, out, window, window, kit_pick(k, 0, 3));
+    if (row) {
+        a->rows = kit_pick(k, 1, 2);
+        c->row = kit_tensor(k, &c->hrow, a->rows, 1, 1, out);
+        o->row = &c->row;
+    }
+    if (residual) {
+        c->residual = kit_tensor(k, &c->hresidual, a->n, a->out_h, a->out_w, out);
+        o->residual = &c->residual;
+    }
+    ref_conv2d(c->want, c->hx, c->hw, c->hb, c->hrow, c->hresidual, a);
+}
+
+#define SAME .pad_top = 1, .pad_left = 1, .pad_bottom = 1, .pad_right = 1
+
+static void test_conv_same(void **state)
+{
+    kit *k = *state;
+    for (int i = 0; i < CASES; i++) {
+        kit_begin(k);
+        conv_case c = { .o = { SAME } };
+        int64_t n = kit_pick(k, 1, 2);
+        /* Tiles have at least 64 pixels: several of them in most cases. */
+        k->run.conv_tile_bytes = 1;
+        if (kit_pick(k, 0, 1))
+            c.o.batch = 2 * n; /* guidance's halves read the same latents */
+        if (kit_pick(k, 0, 1))
+            c.o.in_scale = 0.25f;
+        conv_make(k, &c, n, kit_pick(k, 1, 17), kit_pick(k, 1, 17), kit_pick(k, 1, 19),
+                  kit_pick(k, 1, 19), 3, kit_pick(k, 0, 1), kit_pick(k, 0, 1));
+        conv_run(k, &c, "same");
+    }
+}
+
+static void test_conv_stride(void **state)
+{
+    kit *k = *state;
+    for (int i = 0; i < CASES; i++) {
+        kit_begin(k);
+        /* The UNet pads all round; the autoencoder's encoder only after the last row. */
+        conv_case c = { .o = { .stride = 2, .pad_bottom = 1, .pad_right = 1 } };
+        c.o.pad_top = c.o.pad_left = i % 2;
+        k->run.conv_tile_bytes = 1;
+        conv_make(k, &c, kit_pick(k, 1, 2), kit_pick(k, 2, 25), kit_pick(k, 2, 25),
+                  kit_pick(k, 1, 12), kit_pick(k, 1, 12), 3, false, false);
+        conv_run(k, &c, "stride");
+    }
+}
+
+static void test_conv_enlarged(void **state)
+{
+    kit *k = *state;
+    for (int i = 0; i < CASES; i++) {
+        kit_begin(k);
+        int64_t h = kit_pick(k, 1, 9), w = kit_pick(k, 1, 9);
+        /* Twice the size or one less: what an odd skip asks for. */
+        conv_case c = { .o = { SAME, .up_h = 2 * h - kit_pick(k, 0, 1), .up_w = 2 * w } };
+        k->run.conv_tile_bytes = 1;
+        conv_make(k, &c, kit_pick(k, 1, 2), h, w, kit_pick(k, 1, 12), kit_pick(k, 1, 12), 3,
+                  false, kit_pick(k, 0, 1));
+        conv_run(k, &c, "enlarged");
+    }
+}
+
+static void test_conv_one(void **state)
+{
+    kit *k = *state;
+    for (int i = 0; i < CASES; i++) {
+        kit_begin(k);
+        conv_case c = { 0 };
+        int64_t n = kit_pick(k, 1, 2);
+        if (i % 4 == 0) /* unfolded after all */
+            c.o.stride = 2;
+        if (i % 4 == 1)
+            c.o.in_scale = 3.0f;
+        if (i % 4 == 2)
+            c.o.batch = 2 * n;
+        conv_make(k, &c, n, kit_pick(k, 1, 9), kit_pick(k, 1, 9), kit_pick(k, 1, 30),
+                  kit_pick(k, 1, 30), 1, kit_pick(k, 0, 1), kit_pick(k, 0, 1));
+        conv_run(k, &c, "1x1");
+    }
+}
+
+static void attention_run(kit *k, ref_attention_args a, size_t tile_bytes)
+{
+    float *q, *h, *v, *want = kit_host(k, a.n * a.tq * a.c);
+    KIT_SAY(what, "attention n=%d m=%d tq=%d tk=%d c=%d heads=%d causal=%d", (int)a.n,
+            (int)a.m, (int)a.tq, (int)a.tk, (int)a.c, (int)a.heads, a.causal);
+    k->run.attention_tile_bytes = tile_bytes;
+    dr_tensor dq = kit_tensor(k, &q, a.n, a.tq, 1, a.c);
+    dr_tensor dk = kit_tensor(k, &h, a.m, a.tk, 1, a.c);
+    dr_tensor dv = kit_tensor(k, &v, a.m, a.tk, 1, a.c);
+    ref_attention(want, q, h, v, &a);
+    dr_tensor y = op_attention(&k->run, dq, dk, dv, a.heads, a.causal);
+    kit_compare(k, y, want, LIMIT, what);
+}
+
+static void test_attention(void **state)
+{
+    kit *k = *state;
+    for (int i = 0; i < CASES; i++) {
+        kit_begin(k);
+        int64_t heads = kit_pick(k, 1, 4), m = kit_pick(k, 1, 2);
+        ref_attention_args a = { .n = m * kit_pick(k, 1, 3),
+                                 .m = m,
+                                 .tq = kit_pick(k, 1, 40),
+                                 .tk = kit_pick(k, 1, 40),
+                                 .heads = heads,
+                                 .c = heads * kit_pick(k, 1, 20) };
+        attention_run(k, a, i % 2 ? 1 : (size_t)kit_pick(k, 1, 20000));
+    }
+}
+
+/* The text encoder's: as many queries as keys, each sees none after itself. */
+static void test_attention_causal(void **state)
+{
+    kit *k = *state;
+    for (int i = 0; i < CASES; i++) {
+        kit_begin(k);
+        int64_t t = i ? kit_pick(k, 1, 40) : 77, n = kit_pick(k, 1, 2);
+        attention_run(k,
+                      (ref_attention_args){ .n = n,
+                                            .m = n,
+                                            .tq = t,
+                                            .tk = t,
+                                            .heads = 2,
+                                            .c = 2 * kit_pick(k, 1, 20),
+                                            .causal = true },
+                      (size_t)kit_pick(k, 1, 8000));
+    }
+}
+
+/* Scores of several hundred must not overflow exp. */
+static void test_attention_large_scores(void **state)
+{
+    kit *k = *state;
+    kit_begin(k);
+    float *q, *v, *want = kit_host(k, 9 * 8);
+    dr_tensor dq = kit_noise(k, &q, 0.0f, 30.0f, 1, 9, 1, 8);
+    dr_tensor dv = kit_tensor(k, &v, 1, 9, 1, 8);
+    ref_attention(
+        want, q, q, v,
+        &(ref_attention_args){ .n = 1, .m = 1, .tq = 9, .tk = 9, .c = 8, .heads = 1 });
+    /* A score near 1000 is a float with steps of 6e-5, which exp passes on. */
+    kit_compare(k, op_attention(&k->run, dq, dq, dv, 1, false), want, 1e-4, "large scores");
+}
+
+/* CLBlast's second kernel takes over above some size; attention's batches have their own.
+ */
+static void test_large(void **state)
+{
+    kit *k = *state;
+    kit_begin(k);
+    float *x, *w, *b, *want = kit_host(k, 700 * 513);
+    dr_tensor dx = kit_tensor(k, &x, 1, 700, 1, 611);
+    dr_weight_mat m = kit_matrix(k, &w, &b, 611, 513, 1, 1, true);
+    ref_linear(want, x, w, b, NULL, 700, 611, 513);
+    kit_compare(k, op_linear(&k->run, dx, &m, NULL), want, LIMIT, "linear 700x611x513");
+    kit_begin(k);
+    attention_run(
+        k,
+        (ref_attention_args){ .n = 2, .m = 1, .tq = 300, .tk = 290, .c = 160, .heads = 2 },
+        (size_t)1 << 20);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_linear),
+        cmocka_unit_test(test_conv_same),
+        cmocka_unit_test(test_conv_stride),
+        cmocka_unit_test(test_conv_enlarged),
+        cmocka_unit_test(test_conv_one),
+        cmocka_unit_test(test_attention),
+        cmocka_unit_test(test_attention_causal),
+        cmocka_unit_test(test_attention_large_scores),
+        cmocka_unit_test(test_large),
+    };
+    return cmocka_run_group_tests_name("products", tests, kit_setup, kit_teardown);
+}
