@@ -92,7 +92,7 @@ static void commands_are_byte_strings(void **state)
 {
     dr_cmd c = { 0 };
     (void)state;
-    dr_cmd_words(&c, "SET", "key", NULL);
+    dr_cmd_words(&c, "SET", "key");
     dr_cmd_bytes(&c, "a\0b", 3);
     dr_cmd_int(&c, -5);
     dr_cmd_printf(&c, "%s:%d", "x", 7);
