@@ -6,6 +6,48 @@
 #define WG 64
 #endif
 
+/* Most kernels give a work-item BLOCK neighbours of a row, so that a CPU's compiler finds
+ * its vector ready made; a row's last block may be short. */
+#define BLOCK 8
+
+/* The first n > 0 floats at p, at most 8; the others are 0. */
+inline float8 load8(__global const float *p, long n)
+{
+    if (n >= BLOCK)
+        return vload8(0, p);
+    float8 v = 0.0f;
+    v.s0 = p[0];
+    v.s1 = n > 1 ? p[1] : 0.0f;
+    v.s2 = n > 2 ? p[2] : 0.0f;
+    v.s3 = n > 3 ? p[3] : 0.0f;
+    v.s4 = n > 4 ? p[4] : 0.0f;
+    v.s5 = n > 5 ? p[5] : 0.0f;
+    v.s6 = n > 6 ? p[6] : 0.0f;
+    return v;
+}
+
+/* The first n > 0 of v to p. */
+inline void store8(float8 v, __global float *p, long n)
+{
+    if (n >= BLOCK) {
+        vstore8(v, 0, p);
+        return;
+    }
+    p[0] = v.s0;
+    if (n > 1)
+        p[1] = v.s1;
+    if (n > 2)
+        p[2] = v.s2;
+    if (n > 3)
+        p[3] = v.s3;
+    if (n > 4)
+        p[4] = v.s4;
+    if (n > 5)
+        p[5] = v.s5;
+    if (n > 6)
+        p[6] = v.s6;
+}
+
 /* Sum (or maximum) over a work-group; every work-item gets the result. */
 inline float group_sum(float v, __local float *tmp)
 {

@@ -5,28 +5,28 @@
  *   x' = kx·x + km·m + kh·h + kz·z
  *   h' = hx·x + hm·m              x before the update
  *   d  = dx·x + dm·m              the predicted picture, for previews
- * halves 1: no guidance, m = out. z may alias x when kz is 0. Work-item: one element. */
+ * halves 1: no guidance, m = out. z may alias x when kz is 0. Work-item: 8 elements. */
 __kernel void sampler_step(__global float *x, long x_at, __global const float *out, long out_at,
                            __global float *h, long h_at, __global const float *z, long z_at,
                            __global float *d, long d_at, long count, int halves, float cfg,
                            float kx, float km, float kh, float kz, float hx, float hm, float dx,
                            float dm)
 {
-    long i = get_global_id(0);
+    long i = get_global_id(0) * BLOCK, left = count - i;
     if (i >= count)
         return;
-    float m = out[out_at + i];
+    float8 m = load8(out + out_at + i, left);
     if (halves == 2)
-        m += cfg * (out[out_at + count + i] - m);
-    float v = x[x_at + i];
-    float next = kx * v + km * m;
+        m += cfg * (load8(out + out_at + count + i, left) - m);
+    float8 v = load8(x + x_at + i, left);
+    float8 next = kx * v + km * m;
     if (kh != 0.0f)
-        next += kh * h[h_at + i];
+        next += kh * load8(h + h_at + i, left);
     if (kz != 0.0f)
-        next += kz * z[z_at + i];
-    h[h_at + i] = hx * v + hm * m;
-    d[d_at + i] = dx * v + dm * m;
-    x[x_at + i] = next;
+        next += kz * load8(z + z_at + i, left);
+    store8(hx * v + hm * m, h + h_at + i, left);
+    store8(dx * v + dm * m, d + d_at + i, left);
+    store8(next, x + x_at + i, left);
 }
 
 /* y[p, k] = bias[k] + sum_c x[p,c] · m[c,k], k < 3 : latents to a small RGB picture in

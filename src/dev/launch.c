@@ -127,6 +127,8 @@ static cl_int set_arg(cl_kernel k, cl_uint i, const dr_arg *a)
 static const char *const kernel_names[] = { DR_KERNEL_TABLE(NAME) };
 #undef NAME
 
+#define GROUP 64 /* work-items of a group in grids without one */
+
 dr_status dr_launch(dr_dev *d, dr_kernel_id kernel, const dr_arg *args, int n_args,
                     const dr_grid *grid, dr_err *err)
 {
@@ -140,9 +142,14 @@ dr_status dr_launch(dr_dev *d, dr_kernel_id kernel, const dr_arg *args, int n_ar
             return st;
         }
     }
-    cl_int rc = clEnqueueNDRangeKernel(d->queue, k, (cl_uint)grid->dims, NULL, grid->global,
-                                       grid->local[0] ? grid->local : NULL, 0, NULL,
-                                       d->profile ? &ev : NULL);
+    dr_grid g = *grid;
+    if (!g.local[0]) {
+        g.local[0] = d->info.max_work_group < GROUP ? 1 : GROUP;
+        g.local[1] = g.local[2] = 1;
+        g.global[0] = (g.global[0] + g.local[0] - 1) / g.local[0] * g.local[0];
+    }
+    cl_int rc = clEnqueueNDRangeKernel(d->queue, k, (cl_uint)g.dims, NULL, g.global,
+                                       g.local, 0, NULL, d->profile ? &ev : NULL);
     if (rc) {
         dr_status st = dr_cl_fail(err, rc, "clEnqueueNDRangeKernel");
         dr_err_wrap(err, "kernel %s, global %zu x %zu x %zu", kernel_names[kernel],

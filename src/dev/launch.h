@@ -41,7 +41,10 @@ typedef struct {
 #define DR_LONG(v)  ((dr_arg){ .kind = DR_ARG_LONG, .l = (int64_t)(v) })
 #define DR_FLOAT(v) ((dr_arg){ .kind = DR_ARG_FLOAT, .f = (float)(v) })
 
-/* A launch geometry: work-items per dimension; local 0: the runtime's choice. */
+/* A launch geometry: work-items per dimension. local 0: groups of a fixed size, for kernels
+ * that share nothing in a group and check the bound of the first dimension, which is
+ * rounded up. Fixed, because PoCL compiles a kernel anew for each group size and, left to
+ * choose, takes another one for almost every shape. */
 typedef struct {
     int dims;
     size_t global[3], local[3];

@@ -41,6 +41,14 @@ static dr_grid grid3(int64_t x, int64_t y, int64_t z)
     return (dr_grid){ .dims = 3, .global = { (size_t)x, (size_t)y, (size_t)z } };
 }
 
+/* Work-items for c neighbours: BLOCK each, as in cl/prelude.h. */
+#define BLOCK 8
+
+static int64_t blocks(int64_t c)
+{
+    return (c + BLOCK - 1) / BLOCK;
+}
+
 /* One work-group of WG work-items for each of `rows` rows. */
 static dr_grid grid_rows(const dr_run *r, int64_t rows)
 {
@@ -80,7 +88,7 @@ static float prefill(dr_run *r, dr_tensor y, dr_tensor bias, const dr_tensor *ro
     dr_tensor b = bias.c ? bias : y, w = row ? *row : y, s = residual ? *residual : y;
     if (!has)
         return 0.0f;
-    LAUNCH(r, DR_K_prefill, grid2(y.c, y.n * positions(y)), T(y), T(b), T(w),
+    LAUNCH(r, DR_K_prefill, grid2(blocks(y.c), y.n * positions(y)), T(y), T(b), T(w),
            DR_INT(row ? row->n : 1), T(s), DR_LONG(positions(y)), DR_LONG(y.c),
            DR_INT(has));
     return 1.0f;
@@ -157,7 +165,6 @@ static void conv_tiles(dr_run *r, dr_tensor x, dr_tensor y, const dr_weight_mat 
 {
     int64_t k = w->w.w, pixels = y.n * positions(y);
     int64_t tile = (int64_t)(r->conv_tile_bytes / sizeof(float)) / k;
-    int64_t blocks = (w->in + 3) / 4 * w->kh * w->kw;
     tile = tile < 64 ? 64 : tile / 64 * 64;
     tile = tile > pixels ? pixels : tile;
     dr_mark mark = dr_push(r);
@@ -166,10 +173,11 @@ static void conv_tiles(dr_run *r, dr_tensor x, dr_tensor y, const dr_weight_mat 
         int64_t m = pixels - first < tile ? pixels - first : tile;
         if (stop(r, "unfold"))
             break;
-        LAUNCH(r, DR_K_unfold, grid2(blocks, m), T(x), T(rows), DR_LONG(first), DR_INT(x.n),
-               DR_INT(x.h), DR_INT(x.w), DR_INT(x.c), DR_INT(s->in_h), DR_INT(s->in_w),
-               DR_INT(y.h), DR_INT(y.w), DR_INT(w->kh), DR_INT(w->kw), DR_INT(s->stride),
-               DR_INT(s->pad_top), DR_INT(s->pad_left), DR_FLOAT(s->in_scale));
+        LAUNCH(r, DR_K_unfold, grid2(blocks(x.c), m), T(x), T(rows), DR_LONG(first),
+               DR_INT(x.n), DR_INT(x.h), DR_INT(x.w), DR_INT(x.c), DR_INT(s->in_h),
+               DR_INT(s->in_w), DR_INT(y.h), DR_INT(y.w), DR_INT(w->kh), DR_INT(w->kw),
+               DR_INT(s->stride), DR_INT(s->pad_top), DR_INT(s->pad_left),
+               DR_FLOAT(s->in_scale));
         stop(r, "conv2d");
         part.at = y.at + (size_t)(first * y.c);
         multiply(r, rows, part, m, w, beta);
@@ -221,14 +229,14 @@ dr_tensor op_group_norm(dr_run *r, dr_tensor x, const dr_weight_norm *w, bool si
     }
     int64_t t = positions(x), slabs = (t + SLAB_ROWS - 1) / SLAB_ROWS;
     dr_mark mark = dr_push(r);
-    dr_tensor part = dr_new(r, x.n, slabs, 2, x.c), coef = dr_new(r, x.n, 1, 2, x.c);
-    LAUNCH(r, DR_K_group_norm_partial, grid3(x.c, slabs, x.n), T(x), T(part), DR_LONG(t),
-           DR_LONG(x.c), DR_LONG(SLAB_ROWS));
-    LAUNCH(r, DR_K_group_norm_combine, grid2(w->groups, x.n), T(part), T(w->w), T(w->b),
-           T(coef), DR_LONG(t), DR_LONG(x.c), DR_LONG(SLAB_ROWS), DR_LONG(slabs),
+    dr_tensor part = dr_new(r, x.n, slabs, 2, x.c), coef = dr_new(r, x.n, 1, 3, x.c);
+    LAUNCH(r, DR_K_group_norm_partial, grid3(blocks(x.c), slabs, x.n), T(x), T(part),
+           DR_LONG(t), DR_LONG(x.c), DR_LONG(SLAB_ROWS));
+    LAUNCH(r, DR_K_group_norm_combine, grid_rows(r, w->groups * x.n), T(part), T(w->w),
+           T(w->b), T(coef), DR_LONG(t), DR_LONG(x.c), DR_LONG(SLAB_ROWS), DR_LONG(slabs),
            DR_LONG(w->groups), DR_FLOAT(w->eps));
-    LAUNCH(r, DR_K_group_norm_apply, grid3(x.c, t, x.n), T(x), T(coef), T(y), DR_LONG(t),
-           DR_LONG(x.c), DR_INT(silu));
+    LAUNCH(r, DR_K_group_norm_apply, grid3(blocks(x.c), t, x.n), T(x), T(coef), T(y),
+           DR_LONG(t), DR_LONG(x.c), DR_INT(silu));
     dr_pop(r, mark);
     return y;
 }
@@ -325,7 +333,7 @@ dr_tensor op_activate(dr_run *r, dr_tensor x, dr_activation kind)
     if (stop(r, "activate"))
         return y;
     static const int kernel_kind[DR_ACTIVATIONS] = { 0, 1, 2 };
-    LAUNCH(r, DR_K_activate, grid1(dr_count(x)), T(x), T(y), DR_LONG(dr_count(x)),
+    LAUNCH(r, DR_K_activate, grid1(blocks(dr_count(x))), T(x), T(y), DR_LONG(dr_count(x)),
            DR_INT(kernel_kind[kind]));
     return y;
 }
@@ -335,7 +343,7 @@ dr_tensor op_geglu(dr_run *r, dr_tensor x)
     dr_tensor y = dr_new(r, x.n, x.h, x.w, x.c / 2);
     if (stop(r, "geglu"))
         return y;
-    LAUNCH(r, DR_K_geglu, grid2(y.c, x.n * positions(x)), T(x), T(y), DR_LONG(y.c));
+    LAUNCH(r, DR_K_geglu, grid2(blocks(y.c), x.n * positions(x)), T(x), T(y), DR_LONG(y.c));
     return y;
 }
 
@@ -348,8 +356,8 @@ dr_tensor op_concat(dr_run *r, dr_tensor a, dr_tensor b)
         fail_shape(r, "concat", a, "positions of b", (ll)positions(b), (ll)positions(a));
         return y;
     }
-    LAUNCH(r, DR_K_concat, grid2(y.c, y.n * positions(y)), T(a), DR_LONG(a.c), T(b),
-           DR_LONG(b.c), T(y));
+    LAUNCH(r, DR_K_concat, grid2(blocks(a.c) + blocks(b.c), y.n * positions(y)), T(a),
+           DR_LONG(a.c), T(b), DR_LONG(b.c), T(y));
     return y;
 }
 
@@ -358,7 +366,7 @@ void op_scale(dr_run *r, dr_tensor x, dr_tensor y, float factor, float offset)
     if (stop(r, "scale"))
         return;
     assert(dr_count(x) == dr_count(y));
-    LAUNCH(r, DR_K_scale, grid1(dr_count(x)), T(x), T(y), DR_LONG(dr_count(x)),
+    LAUNCH(r, DR_K_scale, grid1(blocks(dr_count(x))), T(x), T(y), DR_LONG(dr_count(x)),
            DR_FLOAT(factor), DR_FLOAT(offset));
 }
 
@@ -366,7 +374,8 @@ void op_fill(dr_run *r, dr_tensor x, float value)
 {
     if (stop(r, "fill"))
         return;
-    LAUNCH(r, DR_K_fill, grid1(dr_count(x)), T(x), DR_LONG(dr_count(x)), DR_FLOAT(value));
+    LAUNCH(r, DR_K_fill, grid1(blocks(dr_count(x))), T(x), DR_LONG(dr_count(x)),
+           DR_FLOAT(value));
 }
 
 dr_tensor op_embed_tokens(dr_run *r, const int32_t *ids, int64_t n, int64_t length,
@@ -415,11 +424,11 @@ void op_sampler_step(dr_run *r, dr_tensor x, dr_tensor out, dr_tensor hist, dr_t
         fail_shape(r, "sampler_step", x, "n of the model's output", out.n, 2 * x.n);
         return;
     }
-    LAUNCH(r, DR_K_sampler_step, grid1(dr_count(x)), T(x), T(out), T(hist), T(noise),
-           T(denoised), DR_LONG(dr_count(x)), DR_INT(out.n / x.n), DR_FLOAT(k->cfg),
-           DR_FLOAT(k->x), DR_FLOAT(k->out), DR_FLOAT(k->hist), DR_FLOAT(k->noise),
-           DR_FLOAT(k->hist_x), DR_FLOAT(k->hist_out), DR_FLOAT(k->denoised_x),
-           DR_FLOAT(k->denoised_out));
+    LAUNCH(r, DR_K_sampler_step, grid1(blocks(dr_count(x))), T(x), T(out), T(hist),
+           T(noise), T(denoised), DR_LONG(dr_count(x)), DR_INT(out.n / x.n),
+           DR_FLOAT(k->cfg), DR_FLOAT(k->x), DR_FLOAT(k->out), DR_FLOAT(k->hist),
+           DR_FLOAT(k->noise), DR_FLOAT(k->hist_x), DR_FLOAT(k->hist_out),
+           DR_FLOAT(k->denoised_x), DR_FLOAT(k->denoised_out));
 }
 
 dr_tensor op_linear_rgb(dr_run *r, dr_tensor x, dr_tensor matrix)
