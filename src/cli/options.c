@@ -44,6 +44,7 @@ const dr_cli_row dr_cli_job[] = {
           "64..2048, a multiple of 8; without it the model's."),
     FIELD("height", 'H', "PIXELS", "height",
           "64..2048, a multiple of 8; without it the model's."),
+    FIELD("size", 0, "WxH", "size", "Width and height in one: 512x768."),
     FIELD("steps", 's', "N", "steps", "Denoising steps, 1..1000; without it the model's."),
     FIELD("cfg", 'g', "SCALE", "cfg_scale",
           "Classifier-free guidance; 1 or less turns it off; without it the model's."),
