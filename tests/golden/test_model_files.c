@@ -4,15 +4,12 @@
 #include "base/file.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 /* Model files that lie: copies of the tiny model with one thing changed. Each must be
  * refused before anything runs, by a message that names what is wrong. */
 
 static const char source[] = "tests/golden/tiny-sd1/model";
-static const char *const components[] = { "text_encoder", "unet", "vae" };
 
 /* One change to one component; members that are NULL change nothing. */
 typedef struct {
@@ -226,42 +223,6 @@ static void copy_config(const char *from, const char *to, const lie *l)
     dr_json_free(config);
 }
 
-/* The model with a lie in it, in `dir`: the component is written anew, the others are
- * links. */
-static void write_model(const char *dir, const lie *l)
-{
-    char from[DR_PATH_MAX], to[DR_PATH_MAX];
-    for (size_t i = 0; i < DR_COUNT(components); i++) {
-        char whole[DR_PATH_MAX];
-        assert_non_null(realpath(source, whole));
-        assert_int_equal(dr_path_join(from, whole, components[i], NULL), DR_OK);
-        assert_int_equal(dr_path_join(to, dir, components[i], NULL), DR_OK);
-        if (strcmp(components[i], l->component) != 0) {
-            assert_int_equal(symlink(from, to), 0);
-            continue;
-        }
-        assert_int_equal(dr_mkdirs(to, NULL), DR_OK);
-        copy_weights(from, to, stem_of(components[i]), l);
-        copy_config(from, to, l);
-    }
-}
-
-static void remove_model(const char *dir, const lie *l)
-{
-    char path[DR_PATH_MAX];
-    snprintf(path, sizeof path, "%s/%s/%s.safetensors", dir, l->component,
-             stem_of(l->component));
-    unlink(path);
-    snprintf(path, sizeof path, "%s/%s/config.json", dir, l->component);
-    unlink(path);
-    for (size_t i = 0; i < DR_COUNT(components); i++) {
-        snprintf(path, sizeof path, "%s/%s", dir, components[i]);
-        if (unlink(path))
-            rmdir(path);
-    }
-    rmdir(dir);
-}
-
 /* --- tests ------------------------------------------------------------------------------
  */
 
@@ -277,19 +238,25 @@ static int close_fixtures(void **state)
     return 0;
 }
 
+/* Load a copy of the model in which one component is written anew, with the lie in it. */
 static dr_status load_with(golden *g, const lie *l, dr_err *err)
 {
-    char dir[] = "/tmp/darkroom-model.XXXXXX";
-    assert_non_null(mkdtemp(dir));
-    write_model(dir, l);
+    char dir[] = "/tmp/darkroom-model.XXXXXX", from[DR_PATH_MAX], to[DR_PATH_MAX];
+    golden_link_model(dir, source, l->component);
+    assert_int_equal(dr_path_join(from, source, l->component, NULL), DR_OK);
+    assert_int_equal(dr_path_join(to, dir, l->component, NULL), DR_OK);
+    assert_int_equal(dr_mkdirs(to, NULL), DR_OK);
+    copy_weights(from, to, stem_of(l->component), l);
+    copy_config(from, to, l);
     dr_status st = golden_load(g, dir, err);
-    remove_model(dir, l);
+    golden_remove_model(dir);
     return st;
 }
 
 /* Without a lie the rewritten files load: the copies are otherwise right. */
 static void the_truth_is_accepted(void **state)
 {
+    static const char *const components[] = { "text_encoder", "unet", "vae" };
     for (size_t i = 0; i < DR_COUNT(components); i++) {
         dr_err err = { 0 };
         if (load_with(*state, &(lie){ .component = components[i] }, &err))

@@ -3,9 +3,12 @@
 #include "base/file.h"
 #include "base/mem.h"
 
+#include <dirent.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define MIB ((size_t)1 << 20)
 
@@ -258,4 +261,68 @@ dr_tensor golden_put(dr_run *r, golden_tensor x)
     dr_tensor t = dr_new(r, x.n, x.h, x.w, x.c);
     dr_upload(r, t, x.data);
     return t;
+}
+
+/* --- changed copies of a model ----------------------------------------------------------
+ */
+
+/* Call act(ctx, path, name) for every entry of a folder. */
+static void each_entry(const char *dir,
+                       void (*act)(void *ctx, const char *path, const char *name),
+                       void *ctx)
+{
+    char path[DR_PATH_MAX];
+    struct dirent *e;
+    DIR *d = opendir(dir);
+    assert_non_null(d);
+    while ((e = readdir(d))) {
+        if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
+            continue;
+        assert_int_equal(dr_path_join(path, dir, e->d_name, NULL), DR_OK);
+        act(ctx, path, e->d_name);
+    }
+    closedir(d);
+}
+
+typedef struct {
+    const char *dir, *but;
+} link_plan;
+
+static void link_entry(void *ctx, const char *path, const char *name)
+{
+    const link_plan *plan = ctx;
+    char whole[DR_PATH_MAX], to[DR_PATH_MAX];
+    if (plan->but && !strcmp(plan->but, name))
+        return;
+    assert_non_null(realpath(path, whole));
+    assert_int_equal(dr_path_join(to, plan->dir, name, NULL), DR_OK);
+    assert_int_equal(symlink(whole, to), 0);
+}
+
+void golden_link_model(char *dir, const char *source, const char *but)
+{
+    assert_non_null(mkdtemp(dir));
+    each_entry(source, link_entry, &(link_plan){ dir, but });
+}
+
+static void remove_file(void *ctx, const char *path, const char *name)
+{
+    (void)ctx;
+    (void)name;
+    assert_int_equal(unlink(path), 0);
+}
+
+static void remove_entry(void *ctx, const char *path, const char *name)
+{
+    if (!unlink(path))
+        return;
+    each_entry(path, remove_file, ctx);
+    assert_int_equal(rmdir(path), 0);
+    (void)name;
+}
+
+void golden_remove_model(const char *dir)
+{
+    each_entry(dir, remove_entry, NULL);
+    assert_int_equal(rmdir(dir), 0);
 }

@@ -88,4 +88,13 @@ void golden_run(golden *g, golden_body *body, void *ctx, size_t tile_bytes,
 /* A new tensor holding x. */
 dr_tensor golden_put(dr_run *r, golden_tensor x);
 
+/* --- changed copies of a model ----------------------------------------------------------
+ */
+
+/* Make a new folder under /tmp whose entries are links to those of the model folder
+ * `source`, but for the entry `but` (NULL: all). dir: "/tmp/….XXXXXX", completed. */
+void golden_link_model(char *dir, const char *source, const char *but);
+/* Remove such a folder: links, files, and folders of files. */
+void golden_remove_model(const char *dir);
+
 #endif
