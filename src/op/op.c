@@ -69,6 +69,8 @@ static bool same_shape(dr_tensor a, dr_tensor b)
 static void fail_shape(dr_run *r, const char *op, dr_tensor x, const char *what, ll have,
                        ll want)
 {
+    if (r->err.code)
+        return;
     dr_fail(&r->err, DR_ESHAPE, "%s: x [%lld, %lld, %lld, %lld]: %s is %lld, must be %lld",
             op, (ll)x.n, (ll)x.h, (ll)x.w, (ll)x.c, what, have, want);
 }
@@ -143,6 +145,12 @@ typedef struct {
     bool plain; /* 1×1 over the input as it lies: a matrix product */
 } conv_shape;
 
+/* Places of a window on a line; 0 when it is too long. */
+static int64_t windows(int64_t length, int window, int stride)
+{
+    return length < window ? 0 : (length - window) / stride + 1;
+}
+
 static conv_shape conv_shape_of(dr_tensor x, const dr_weight_mat *w, const dr_conv_opts *o)
 {
     conv_shape s = { .stride = o->stride ? o->stride : 1,
@@ -152,8 +160,8 @@ static conv_shape conv_shape_of(dr_tensor x, const dr_weight_mat *w, const dr_co
                      .in_w = o->up_w ? o->up_w : x.w,
                      .n = o->batch ? o->batch : x.n,
                      .in_scale = o->in_scale != 0.0f ? o->in_scale : 1.0f };
-    s.h = (s.in_h + o->pad_top + o->pad_bottom - w->kh) / s.stride + 1;
-    s.w = (s.in_w + o->pad_left + o->pad_right - w->kw) / s.stride + 1;
+    s.h = windows(s.in_h + o->pad_top + o->pad_bottom, w->kh, s.stride);
+    s.w = windows(s.in_w + o->pad_left + o->pad_right, w->kw, s.stride);
     s.plain =
         w->kh * w->kw == 1 && s.n == x.n && s.h == x.h && s.w == x.w && s.in_scale == 1.0f;
     return s;
@@ -211,6 +219,8 @@ void op_conv2d_into(dr_run *r, dr_tensor y, dr_tensor x, const dr_weight_mat *w,
 dr_tensor op_conv2d(dr_run *r, dr_tensor x, const dr_weight_mat *w, const dr_conv_opts *o)
 {
     conv_shape s = conv_shape_of(x, w, o);
+    if (s.h < 1 || s.w < 1)
+        fail_shape(r, "conv2d", x, "the result's h", s.h, 1);
     dr_tensor y = dr_new(r, s.n, s.h, s.w, w->out);
     op_conv2d_into(r, y, x, w, o);
     return y;
@@ -343,6 +353,8 @@ dr_tensor op_geglu(dr_run *r, dr_tensor x)
     dr_tensor y = dr_new(r, x.n, x.h, x.w, x.c / 2);
     if (stop(r, "geglu"))
         return y;
+    if (x.c % 2)
+        fail_shape(r, "geglu", x, "c", x.c, 2 * y.c);
     LAUNCH(r, DR_K_geglu, grid2(blocks(y.c), x.n * positions(x)), T(x), T(y), DR_LONG(y.c));
     return y;
 }
@@ -410,6 +422,8 @@ dr_tensor op_embed_timestep(dr_run *r, double timestep, int64_t c, bool flip, do
     dr_tensor y = dr_new(r, 1, 1, 1, c);
     if (stop(r, "embed_timestep"))
         return y;
+    if (c % 2)
+        fail_shape(r, "embed_timestep", y, "c", c, c + 1);
     LAUNCH(r, DR_K_embed_timestep, grid1(c / 2), T(y), DR_FLOAT(timestep), DR_INT(c / 2),
            DR_FLOAT(shift), DR_INT(flip));
     return y;

@@ -77,6 +77,7 @@ dr_status dr_run_reserve(dr_run *r, size_t bytes, dr_err *err)
                            bytes);
         dr_status st = dr_mem_new(&r->slabs[r->n_slabs].mem, r->dev, size, err);
         if (st) {
+            free_slabs(r);
             dr_err_wrap(err, "%zu bytes for activations", bytes);
             return st;
         }
@@ -106,7 +107,12 @@ dr_tensor dr_new(dr_run *r, int64_t n, int64_t h, int64_t w, int64_t c)
     size_t bytes = sizeof(float), limit = slab_limit(r);
     if (r->err.code)
         return x;
-    if (n <= 0 || h <= 0 || w <= 0 || c <= 0 || dr_mul(&bytes, bytes, (size_t)n, &r->err) ||
+    if (n <= 0 || h <= 0 || w <= 0 || c <= 0) {
+        dr_fail(&r->err, DR_ESHAPE, "a tensor of [%lld, %lld, %lld, %lld] holds nothing",
+                (long long)n, (long long)h, (long long)w, (long long)c);
+        return x;
+    }
+    if (dr_mul(&bytes, bytes, (size_t)n, &r->err) ||
         dr_mul(&bytes, bytes, (size_t)h, &r->err) ||
         dr_mul(&bytes, bytes, (size_t)w, &r->err) ||
         dr_mul(&bytes, bytes, (size_t)c, &r->err) || bytes > limit) {

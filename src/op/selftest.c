@@ -81,7 +81,8 @@ static dr_weight_mat matrix(probe *p, float **w, float **b, int64_t in, int64_t 
 
 static dr_weight_norm norm(probe *p, float **w, float **b, int64_t c, int64_t groups)
 {
-    dr_weight_norm m = { .eps = 1e-5f, .groups = groups };
+    /* So large that a kernel without it would show. */
+    dr_weight_norm m = { .eps = 0.1f, .groups = groups };
     m.w = input(p, w, 1, 1, 1, c);
     m.b = input(p, b, 1, 1, 1, c);
     return m;
