@@ -1,9 +1,9 @@
 #include "dev/cl.h"
 
+#include "base/cache.h"
 #include "base/embed.h"
 #include "base/file.h"
 #include "base/hash.h"
-#include "base/log.h"
 #include "base/mem.h"
 
 #include <stdio.h>
@@ -11,10 +11,8 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Bump when the layout of a cached file changes. */
 #define CACHE_FORMAT  "darkroom-cl-1"
 #define SOURCE_MAX    ((size_t)1 << 20)
-#define BINARY_MAX    ((size_t)256 << 20)
 #define BUILD_LOG_MAX 1500
 #define PRELUDE       "prelude.h"
 
@@ -69,9 +67,6 @@ static dr_status prepare(recipe *r, dr_dev *d, const dr_conf *conf, dr_err *err)
         return st;
     if (r->source.failed)
         return dr_fail(err, DR_ENOMEM, "out of memory");
-    if (!strcmp(conf->device.cache_dir, "off") ||
-        dr_cache_dir(dir, conf->device.cache_dir, NULL))
-        return DR_OK;
     clGetPlatformInfo(d->platform, CL_PLATFORM_VERSION, sizeof platform - 1, platform,
                       NULL);
     dr_hash *h = dr_hash_new();
@@ -85,7 +80,9 @@ static dr_status prepare(recipe *r, dr_dev *d, const dr_conf *conf, dr_err *err)
     dr_hash_str(h, CACHE_FORMAT);
     char name[64];
     snprintf(name, sizeof name, "%s.clbin", dr_hash_end(h).hex);
-    return dr_path_join(r->cache_path, dir, name, err);
+    if (!dr_cache_path(r->cache_path, conf, name))
+        *r->cache_path = 0;
+    return DR_OK;
 }
 
 /* A program from the disk cache, or NULL: any trouble is a miss. */
@@ -94,13 +91,10 @@ static cl_program from_cache(dr_dev *d, const recipe *r)
     dr_buf bin = { 0 };
     cl_program p = NULL;
     cl_int rc, status;
-    size_t head = sizeof CACHE_FORMAT;
-    if (!*r->cache_path || dr_file_read(r->cache_path, BINARY_MAX, &bin, NULL) ||
-        bin.len <= head || memcmp(bin.data, CACHE_FORMAT, head) != 0)
+    if (!*r->cache_path || !dr_cache_read(&bin, r->cache_path, CACHE_FORMAT))
         goto done;
-    size_t len = bin.len - head;
-    const unsigned char *data = (const unsigned char *)bin.data + head;
-    p = clCreateProgramWithBinary(d->context, 1, &d->id, &len, &data, &status, &rc);
+    const unsigned char *data = (const unsigned char *)bin.data;
+    p = clCreateProgramWithBinary(d->context, 1, &d->id, &bin.len, &data, &status, &rc);
     if (p && (rc || status || clBuildProgram(p, 1, &d->id, r->options, NULL, NULL))) {
         clReleaseProgram(p);
         p = NULL;
@@ -112,21 +106,13 @@ done:
 
 static void to_cache(cl_program p, const recipe *r)
 {
-    dr_buf file = { 0 };
     size_t len = 0;
     if (!*r->cache_path ||
-        clGetProgramInfo(p, CL_PROGRAM_BINARY_SIZES, sizeof len, &len, NULL) || !len ||
-        len > BINARY_MAX)
+        clGetProgramInfo(p, CL_PROGRAM_BINARY_SIZES, sizeof len, &len, NULL) || !len)
         return;
     unsigned char *bin = dr_alloc(len);
-    if (bin && !clGetProgramInfo(p, CL_PROGRAM_BINARIES, sizeof bin, &bin, NULL)) {
-        dr_buf_put(&file, CACHE_FORMAT, sizeof CACHE_FORMAT);
-        dr_buf_put(&file, bin, len);
-        dr_err err;
-        if (!file.failed && dr_file_write(r->cache_path, file.data, file.len, &err))
-            dr_log(DR_WARN, "cache.write", "path=%s", r->cache_path);
-    }
-    dr_buf_free(&file);
+    if (bin && !clGetProgramInfo(p, CL_PROGRAM_BINARIES, sizeof bin, &bin, NULL))
+        dr_cache_write(r->cache_path, CACHE_FORMAT, bin, len);
     dr_free(bin);
 }
 

@@ -1,6 +1,6 @@
 #include "diffusion/model.h"
 
-#include "base/log.h"
+#include "base/cache.h"
 #include "base/mem.h"
 #include "base/rng.h"
 #include "diffusion/lsq.h"
@@ -12,12 +12,12 @@
  * least squares fit between what the model's own encoder makes of a synthetic picture and
  * that picture's average colour under each latent. */
 
-#define SIDE        128 /* pixels of the synthetic picture */
-#define PATCH       16  /* pixels of one flat patch of it */
-#define RIDGE       1e-3
-#define FIT_SEED    1
-#define FORMAT_NAME "darkroom-preview-1"
-#define LATENTS_MAX 32
+#define SIDE         128 /* pixels of the synthetic picture */
+#define PATCH        16  /* pixels of one flat patch of it */
+#define RIDGE        1e-3
+#define FIT_SEED     1
+#define CACHE_FORMAT "darkroom-preview-1"
+#define LATENTS_MAX  32
 
 /* Patches of random colours, each shaded, in −1..1; [SIDE, SIDE, 3]. */
 static void draw(float *picture)
@@ -103,34 +103,27 @@ done:
     return st;
 }
 
-static bool cache_path(const dr_model *m, const dr_conf *conf, char path[DR_PATH_MAX])
-{
-    char dir[DR_PATH_MAX], name[96];
-    snprintf(name, sizeof name, "%s-%s.bin", FORMAT_NAME, m->vae_digest.hex);
-    return strcmp(conf->device.cache_dir, "off") != 0 &&
-           !dr_cache_dir(dir, conf->device.cache_dir, NULL) &&
-           !dr_path_join(path, dir, name, NULL);
-}
-
 dr_status dr_preview_fit(dr_model *m, const dr_conf *conf, dr_err *err)
 {
-    char path[DR_PATH_MAX];
+    char path[DR_PATH_MAX], name[96];
     dr_buf file = { 0 };
+    dr_status st = DR_OK;
     size_t bytes = (size_t)(m->vae.latent_c + 1) * 3 * sizeof *m->preview;
     if (m->vae.latent_c > LATENTS_MAX || SIDE % m->vae.factor)
         return DR_OK;
     if (!(m->preview = dr_arena_alloc(m->mem, bytes)))
         return dr_fail(err, DR_ENOMEM, "out of memory");
-    bool cached = cache_path(m, conf, path);
-    if (cached && !dr_file_read(path, bytes, &file, NULL) && file.len == bytes) {
+    snprintf(name, sizeof name, "%s.preview", m->vae_digest.hex);
+    bool cached = dr_cache_path(path, conf, name);
+    if (cached && dr_cache_read(&file, path, CACHE_FORMAT) && file.len == bytes) {
         memcpy(m->preview, file.data, bytes);
-        dr_buf_free(&file);
-        return DR_OK;
+        goto done;
     }
+    st = fit(m, err);
+    if (!st && cached)
+        dr_cache_write(path, CACHE_FORMAT, m->preview, bytes);
+done:
     dr_buf_free(&file);
-    dr_status st = fit(m, err);
-    if (!st && cached && dr_file_write(path, m->preview, bytes, NULL))
-        dr_log(DR_WARN, "cache.write", "path=%s", path);
     return st;
 }
 
