@@ -58,7 +58,7 @@ static dr_status add_file(dr_buf *out, const char *dir, const char *name, dr_err
 
 static dr_status prepare(recipe *r, dr_dev *d, const dr_conf *conf, dr_err *err)
 {
-    char dir[DR_PATH_MAX], platform[256] = "";
+    char platform[256] = "";
     dr_status st;
     snprintf(r->options, sizeof r->options, "-cl-std=CL1.2 -cl-mad-enable -DWG=%d",
              dr_row_group(d));
