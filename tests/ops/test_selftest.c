@@ -29,7 +29,7 @@ static const slip slips[] = {
     { "elementwise.cl", "if (has & 4)", "if (has & 8)", "conv2d" },
     { "sample.cl", "kh * load8", "hx * load8", "sampler_step" },
     { "weights.cl", "<< 16", "<< 15", "unpack_weights bf16" },
-    { "embed.cl", "r % length", "r / length", "embed_tokens" },
+    { "embed.cl", "r % length * cols", "r / length * cols", "embed_tokens" },
 };
 
 /* Write the kernels to dir, with s made in its file. */
