@@ -5,7 +5,8 @@
  * x: [n_src, h, w, c] channels-last; output pixel r counts through [n, oh, ow] from `first`.
  * in_h × in_w larger than h × w reads the picture enlarged by nearest neighbour without
  * storing it. Image n reads source n % n_src: both halves of a guidance batch share the
- * latents. Work-item: a block of 8 channels of one row, all kernel positions; any sizes. */
+ * latents. Work-item: a block of 8 channels of one row, all kernel positions; in_h·h
+ * and in_w·w below 2^31. */
 __kernel void unfold(__global const float *x, long x_at, __global float *y, long y_at,
                      long first, int n_src, int h, int w, int c, int in_h, int in_w, int oh,
                      int ow, int kh, int kw, int stride, int pad_top, int pad_left,
@@ -16,17 +17,20 @@ __kernel void unfold(__global const float *x, long x_at, __global float *y, long
     if (ci >= c)
         return;
     long pixel = first + r;
-    int ox = pixel % ow, oy = pixel / ow % oh;
-    long n = pixel / ow / oh % n_src;
+    long line = pixel / ow;
+    int ox = pixel - line * ow, oy = line % oh;
+    long n = line / oh % n_src;
     __global float *q = y + y_at + r * kh * kw * c + ci;
     for (int ky = 0; ky < kh; ky++) {
         int iy = oy * stride + ky - pad_top;
-        __global const float *row = x + x_at + (n * h + (long)iy * h / in_h) * w * c + ci;
+        long sy = in_h == h ? iy : iy * h / in_h;
+        __global const float *row = x + x_at + (n * h + sy) * w * c + ci;
         for (int kx = 0; kx < kw; kx++, q += c) {
             int ix = ox * stride + kx - pad_left;
+            long sx = in_w == w ? ix : ix * w / in_w;
             float8 v = 0.0f;
             if (iy >= 0 && ix >= 0 && iy < in_h && ix < in_w)
-                v = load8(row + (long)ix * w / in_w * c, c - ci) * in_scale;
+                v = load8(row + sx * c, c - ci) * in_scale;
             store8(v, q, c - ci);
         }
     }

@@ -1,9 +1,10 @@
 /* y[c, k, o] = float(x[o, c', k']) : a weight of the file as the floats that GEMM reads.
  *
  * The file holds [o, c, s] (linear: s = 1; convolution: s = kh*kw; both as PyTorch stores
- * them); GEMM wants [s*c, o], so that channels-last rows meet it without a transpose.
- * kind: 0 float, 1 half, 2 bfloat16. One work-item an element of y. `rows` 0 keeps the
- * order of the file (vectors, tables). Limits: any sizes. */
+ * them); GEMM wants [s*c, o], so that channels-last rows meet it without a transpose. c = 1
+ * and s = 1 keep the order of the file (vectors, tables). kind: 0 float, 1 half,
+ * 2 bfloat16. Work-item: 8 outputs of one column c·s of the file, so that neighbouring
+ * columns find the file's lines in the cache. Any sizes. */
 inline float load_weight(__global const uchar *x, long i, int kind)
 {
     if (kind == 1)
@@ -14,15 +15,10 @@ inline float load_weight(__global const uchar *x, long i, int kind)
 }
 
 __kernel void unpack_weights(__global const uchar *x, long x_at, __global float *y, long y_at,
-                             long count, long o, long c, long s, int kind, int keep)
+                             long o, long c, long s, int kind)
 {
-    long i = get_global_id(0);
-    if (i >= count)
-        return;
-    long from = i;
-    if (!keep) {
-        long oi = i % o, ci = i / o % c, si = i / o / c;
-        from = (oi * c + ci) * s + si;
-    }
-    y[y_at + i] = load_weight(x, x_at + from, kind);
+    long first = get_global_id(0) * BLOCK, column = get_global_id(1);
+    long row = column % s * c + column / s;
+    for (long i = first; i < min(o, first + BLOCK); i++)
+        y[y_at + row * o + i] = load_weight(x, x_at + i * c * s + column, kind);
 }

@@ -191,11 +191,9 @@ static dr_tensor place(dr_loader *l, const dr_weight *t, int64_t o, int64_t c, i
         stage(l, t))
         return w;
     w.at = at / sizeof(float);
-    dr_arg args[] = { DR_MEM(l->staging), DR_LONG(0),  DR_MEM(w.mem), DR_LONG(w.at),
-                      DR_LONG(count),     DR_LONG(o),  DR_LONG(c),    DR_LONG(s),
-                      DR_INT(kind),       DR_INT(keep) };
-    dr_grid grid = { .dims = 1, .global = { (size_t)count } };
-    if (dr_launch(l->dev, DR_K_unpack_weights, args, DR_COUNT(args), &grid, &l->err))
+    if (keep
+            ? op_unpack_weights(l->dev, l->staging, w.mem, w.at, count, 1, 1, kind, &l->err)
+            : op_unpack_weights(l->dev, l->staging, w.mem, w.at, o, c, s, kind, &l->err))
         return w;
     l->loaded_bytes += t->bytes;
     if (l->progress)

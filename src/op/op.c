@@ -82,6 +82,15 @@ static void gemm(dr_run *r, const dr_gemm_args *g)
         (void)!dr_gemm(r->dev, g, &r->err);
 }
 
+dr_status op_unpack_weights(dr_dev *d, dr_mem *file, dr_mem *to, size_t at, int64_t o,
+                            int64_t c, int64_t s, int kind, dr_err *err)
+{
+    dr_arg args[] = { DR_MEM(file), DR_LONG(0), DR_MEM(to), DR_LONG(at),
+                      DR_LONG(o),   DR_LONG(c), DR_LONG(s), DR_INT(kind) };
+    dr_grid grid = grid2(blocks(o), c * s);
+    return dr_launch(d, DR_K_unpack_weights, args, DR_COUNT(args), &grid, err);
+}
+
 /* y = bias + row + residual; gives the beta that a product into y then needs. */
 static float prefill(dr_run *r, dr_tensor y, dr_tensor bias, const dr_tensor *row,
                      const dr_tensor *residual)

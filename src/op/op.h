@@ -23,6 +23,13 @@ typedef struct {
     int64_t groups; /* group norm only */
 } dr_weight_norm;
 
+/* A weight of a file, at its start in `file`, to the floats of a dr_weight_mat's w at
+ * `to` + at (elements). The file holds [o, c, s] elements, s = kh·kw; c = s = 1 keeps their
+ * order. kind: 0 float32, 1 float16, 2 bfloat16. Needs no run: weights outlive runs. */
+DR_MUST_USE dr_status op_unpack_weights(dr_dev *d, dr_mem *file, dr_mem *to, size_t at,
+                                        int64_t o, int64_t c, int64_t s, int kind,
+                                        dr_err *err);
+
 typedef enum { DR_SILU, DR_GELU, DR_QUICK_GELU, DR_ACTIVATIONS } dr_activation;
 
 /* y = x·W + b (+ residual, of y's shape). x: [n, t, in] → [n, t, out]. The `_into` forms

@@ -303,12 +303,11 @@ static float weight_value(const void *x, int64_t i, int kind)
     return v;
 }
 
-void ref_unpack_weights(float *y, const void *x, int64_t o, int64_t c, int64_t s, int kind,
-                        bool keep)
+void ref_unpack_weights(float *y, const void *x, int64_t o, int64_t c, int64_t s, int kind)
 {
     for (int64_t i = 0; i < o * c * s; i++) {
         int64_t oi = i / s / c, ci = i / s % c, si = i % s;
-        y[keep ? i : (si * c + ci) * o + oi] = weight_value(x, i, kind);
+        y[(si * c + ci) * o + oi] = weight_value(x, i, kind);
     }
 }
 

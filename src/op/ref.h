@@ -76,9 +76,8 @@ void ref_to_rgb8(uint8_t *y, const float *x, int64_t count);
 dr_range ref_range(const float *x, int64_t count);
 
 /* A weight of a file ([o, c, s] floats, halves or bfloat16: kind 0, 1, 2) as GEMM reads it:
- * [s·c, o]; in the file's order when keep. */
-void ref_unpack_weights(float *y, const void *x, int64_t o, int64_t c, int64_t s, int kind,
-                        bool keep);
+ * [s·c, o]. */
+void ref_unpack_weights(float *y, const void *x, int64_t o, int64_t c, int64_t s, int kind);
 
 /* ‖a − b‖ / ‖b‖, for checks; infinite when a holds a value that is not finite. */
 double ref_distance(const float *a, const float *b, int64_t count);

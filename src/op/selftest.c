@@ -326,7 +326,9 @@ static void test_unpack_weights(probe *p)
         uint16_t bits[60];
     } file;
     float want[60];
-    dr_tensor x = dr_new(&p->run, 1, 1, 1, 60), y = dr_new(&p->run, 1, 1, 12, 5);
+    dr_mem *file_mem = NULL;
+    dr_tensor y = dr_new(&p->run, 1, 1, 12, 5);
+    (void)!dr_mem_new(&file_mem, p->run.dev, sizeof file, &p->run.err);
     for (int kind = 0; kind < 3 && !p->run.err.code; kind++) {
         for (int i = 0; i < 60; i++)
             if (kind == 0)
@@ -335,19 +337,14 @@ static void test_unpack_weights(probe *p)
                 file.bits[i] = (uint16_t)(i == 0   ? 0
                                           : i == 1 ? 3
                                                    : i % 2 << 15 | 0x3a00 | i * 13);
-        ref_unpack_weights(want, &file, 5, 3, 4, kind, false);
-        if (dr_mem_write(p->run.dev, x.mem, x.at * sizeof(float), &file, sizeof file,
-                         &p->run.err))
-            return;
-        size_t at = x.at * (kind ? 2 : 1); /* in elements of the file's type */
-        dr_arg args[] = { DR_MEM(x.mem), DR_LONG(at), DR_MEM(y.mem), DR_LONG(y.at),
-                          DR_LONG(60),   DR_LONG(5),  DR_LONG(3),    DR_LONG(4),
-                          DR_INT(kind),  DR_INT(0) };
-        dr_grid grid = { .dims = 1, .global = { 60 } };
-        if (!dr_launch(p->run.dev, DR_K_unpack_weights, args, DR_COUNT(args), &grid,
-                       &p->run.err))
+        ref_unpack_weights(want, &file, 5, 3, 4, kind);
+        if (dr_mem_write(p->run.dev, file_mem, 0, &file, sizeof file, &p->run.err))
+            break;
+        if (!op_unpack_weights(p->run.dev, file_mem, y.mem, y.at, 5, 3, 4, kind,
+                               &p->run.err))
             compare(p, names[kind], y, want, 0);
     }
+    dr_mem_free(p->run.dev, file_mem);
 }
 
 /* --- all of it --------------------------------------------------------------------------
