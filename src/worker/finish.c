@@ -103,7 +103,10 @@ static bool lost(const dr_slot *s)
 /* After an error: true when there is no sense in trying for ever. */
 static bool refused(dr_slot *s, dr_status st)
 {
-    if (st != DR_EREDIS || ++s->refusals < REFUSALS_MAX)
+    if (st == DR_EIO)
+        return false;
+    s->finish_at_s = dr_now_s() + DR_REFUSED_S;
+    if (++s->refusals < REFUSALS_MAX)
         return false;
     dr_log(DR_ERROR, "job.abandoned", "id=%s: it runs again after its lease", s->job->id);
     return true;
@@ -173,7 +176,7 @@ bool dr_finish_slot(dr_worker *w, dr_slot *s)
             write_success(w, s);
         if (s->ending.failed) {
             dr_buf_clear(&s->ending);
-            return false;
+            return refused(s, DR_ENOMEM);
         }
     }
     dr_status st = call_finish(w, s, &answer, &err);

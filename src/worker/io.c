@@ -11,8 +11,7 @@
 /* The I/O thread: drives each slot through claimed, running, ended. It never sleeps for
  * Redis' sake while the engine runs; after an error redis_at_s says when to try again. */
 
-#define POLL_MS   100 /* between looks at the signal flag and at Redis' return */
-#define REFUSED_S 1.0 /* until the next try after an error of Redis' own */
+#define POLL_MS 100 /* between looks at the signal flag and at Redis' return */
 
 bool dr_io_ready(const dr_worker *w)
 {
@@ -41,7 +40,6 @@ void dr_io_redis(dr_worker *w, dr_status st, const dr_err *err)
         dr_log(DR_WARN, "redis.down", "retry_ms=%lld message=%s", (long long)wait_ms,
                quoted);
     } else {
-        w->redis_at_s = dr_now_s() + REFUSED_S;
         dr_log(DR_WARN, "redis.refused", "message=%s", quoted);
     }
 }
@@ -87,7 +85,7 @@ static void clear_slot(dr_worker *w, dr_slot *s)
     s->planned = s->with_bytes = s->progress_begun = false;
     s->attempt = s->seq = 0;
     s->n_images = s->n_compressed = s->refusals = 0;
-    s->compress_s = s->progress_at_s = 0;
+    s->compress_s = s->progress_at_s = s->finish_at_s = 0;
     s->plan = (dr_plan){ 0 };
     s->stats = (dr_run_stats){ 0 };
     s->err = s->webp_err = (dr_err){ 0 };
@@ -117,8 +115,8 @@ static void decode(dr_worker *w, dr_slot *s)
 
 static bool wants_job(dr_worker *w)
 {
-    return !w->stop_at_s && w->jobs_left && !w->engine_busy &&
-           !find_slot(w, DR_SLOT_CLAIMED) && find_slot(w, DR_SLOT_FREE);
+    return !w->stop_at_s && w->jobs_left && dr_now_s() >= w->claim_at_s &&
+           !w->engine_busy && !find_slot(w, DR_SLOT_CLAIMED) && find_slot(w, DR_SLOT_FREE);
 }
 
 static void claim_next(dr_worker *w)
@@ -128,6 +126,8 @@ static void claim_next(dr_worker *w)
     dr_status st = dr_queue_claim(w->jobs, &s->claim, &err);
     dr_io_redis(w, st, &err);
     w->idle = !st && !s->claim.reply;
+    if (st && st != DR_EIO)
+        w->claim_at_s = dr_now_s() + DR_REFUSED_S;
     if (st || !s->claim.reply)
         return;
     s->claimed_s = dr_now_s();
@@ -135,7 +135,7 @@ static void claim_next(dr_worker *w)
     if (!s->job) {
         dr_log(DR_ERROR, "job.memory", "entry=%s: out of memory", s->claim.hold.entry);
         clear_slot(w, s);
-        w->redis_at_s = dr_now_s() + REFUSED_S;
+        w->claim_at_s = dr_now_s() + DR_REFUSED_S;
         return;
     }
     s->state = DR_SLOT_CLAIMED;
@@ -209,17 +209,29 @@ static bool is_empty(const dr_worker *w)
     return true;
 }
 
+static dr_slot *find_ended(dr_worker *w)
+{
+    for (int i = 0; i < DR_SLOTS; i++)
+        if (w->slots[i].state == DR_SLOT_ENDED && dr_now_s() >= w->slots[i].finish_at_s)
+            return &w->slots[i];
+    return NULL;
+}
+
 /* Until something is to be done. Blocks in Redis only when the engine has nothing. */
 static void wait_for_more(dr_worker *w)
 {
     dr_note note;
     dr_err err = { 0 };
     bool ready = dr_io_ready(w);
-    if (ready && w->idle && is_empty(w)) {
-        dr_io_redis(w, dr_queue_wait(w->jobs, &err), &err);
+    if (ready && w->idle && is_empty(w) && wants_job(w)) {
+        dr_status st = dr_queue_wait(w->jobs, &err);
+        dr_io_redis(w, st, &err);
+        if (st && st != DR_EIO)
+            w->claim_at_s = dr_now_s() + DR_REFUSED_S;
         return;
     }
-    int64_t wait_ms = w->engine_busy || !ready ? POLL_MS : 0;
+    bool busy = ready && (wants_job(w) || find_slot(w, DR_SLOT_CLAIMED) || find_ended(w));
+    int64_t wait_ms = busy ? 0 : POLL_MS;
     while (dr_mail_take(&w->to_io, &note, wait_ms)) {
         handle(w, &note);
         wait_ms = 0;
@@ -230,7 +242,7 @@ static void wait_for_more(dr_worker *w)
 
 static void look_at_signal(dr_worker *w)
 {
-    if (!dr_worker_stopping())
+    if (!w->stopping)
         return;
     if (!w->stop_at_s) {
         w->stop_at_s = dr_now_s() + (double)w->conf->worker.drain_ms / 1000;
@@ -259,7 +271,7 @@ static void use_redis(dr_worker *w)
         claim_next(w);
     if (dr_io_ready(w) && (s = find_slot(w, DR_SLOT_CLAIMED)))
         start_claimed(w, s);
-    if (dr_io_ready(w) && (s = find_slot(w, DR_SLOT_ENDED)) && dr_finish_slot(w, s))
+    if (dr_io_ready(w) && (s = find_ended(w)) && dr_finish_slot(w, s))
         clear_slot(w, s);
 }
 

@@ -49,6 +49,8 @@ static dr_status send(dr_worker *w, dr_slot *s, int64_t seq, const dr_blob *blob
         st = dr_queue_event(w->jobs, &s->claim.hold, seq, form->data, form->len, blob,
                             &answer, &err);
     dr_io_redis(w, st, &err);
+    if (st && st != DR_EIO)
+        w->event_at_s = dr_now_s() + DR_REFUSED_S;
     if (!st && answer == DR_ANSWER_LOST)
         s->lost = true;
     return st;
@@ -57,7 +59,8 @@ static dr_status send(dr_worker *w, dr_slot *s, int64_t seq, const dr_blob *blob
 /* Whether an event that may be dropped should be tried. */
 static bool may_send(dr_worker *w, dr_slot *s)
 {
-    return !s->lost && dr_io_ready(w) && dr_publish_images(w, s);
+    return !s->lost && dr_io_ready(w) && dr_now_s() >= w->event_at_s &&
+           dr_publish_images(w, s);
 }
 
 static void send_or_drop(dr_worker *w, dr_slot *s, const dr_blob *blob)

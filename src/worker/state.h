@@ -8,12 +8,14 @@
 #include "worker/mail.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 
 /* Inside of the worker. Two and a half threads:
  *   engine (the program's own thread): device and model; runs one slot after the other
  *   I/O: claims, decodes, publishes, compresses, finishes; drives every slot's state
  *   lease: renews and beats on a connection of its own
+ * (and one that waits for signals.)
  * A slot has one owner at any instant; notes hand it over. Only the atomics and what
  * `lock` guards are touched from two sides. */
 
@@ -45,11 +47,12 @@ struct dr_slot {
     dr_claim claim;
     int64_t attempt, seq; /* seq: of the last event */
     double claimed_s, compress_s;
-    int n_compressed; /* pictures taken over from the engine */
-    dr_err webp_err;  /* of compressing them */
-    dr_buf ending;    /* the terminal event's text, written once */
-    bool with_bytes;  /* finish must carry the pictures */
-    int refusals;     /* of finish, by Redis' own errors */
+    int n_compressed;   /* pictures taken over from the engine */
+    dr_err webp_err;    /* of compressing them */
+    dr_buf ending;      /* the terminal event's text, written once */
+    bool with_bytes;    /* finish must carry the pictures */
+    int refusals;       /* of finish, by Redis' own errors */
+    double finish_at_s; /* when it may be tried again */
 
     /* Its owner's: I/O, then engine, then I/O. */
     dr_arena *mem;
@@ -100,10 +103,18 @@ typedef struct {
     bool engine_busy, idle; /* idle: the last claim found nothing */
     double redis_at_s;      /* when Redis may be tried again */
     bool redis_down;
-    double stop_at_s; /* when running jobs are given up; 0: not stopping */
+    double claim_at_s, event_at_s; /* when it may be asked again for what it refused */
+    double stop_at_s;              /* when running jobs are given up; 0: not stopping */
     dr_buf text, packed, webp;
     dr_arena *scratch;
     dr_err failure; /* why the worker leaves; code DR_OK: it was told to */
+
+    /* The signal thread's. */
+    pthread_t signals;
+    bool signals_started;
+    sigset_t old_mask;
+    atomic_bool signals_end;
+    atomic_bool stopping; /* a signal asked to stop */
 
     /* The lease thread's, but for the lock. */
     dr_queue *leases;
@@ -113,9 +124,6 @@ typedef struct {
     atomic_llong done, failed;
 } dr_worker;
 
-/* Whether a signal asked to stop. */
-bool dr_worker_stopping(void);
-
 /* engine.c: run slots until to_engine is closed. */
 void dr_engine_loop(dr_worker *w);
 
@@ -123,8 +131,11 @@ void dr_engine_loop(dr_worker *w);
 void *dr_io_main(void *ctx);
 void *dr_lease_main(void *ctx);
 
-/* io.c: Redis answered with st (DR_OK included): log, decide when to try again, or, when
- * it refuses the credentials, that the worker leaves. */
+/* Seconds until the next try after an error of Redis' own. */
+#define DR_REFUSED_S 1.0
+
+/* io.c: Redis answered with st (DR_OK included): log; when it is not there,
+ * decide when to try again; when it refuses the credentials, that the worker leaves. */
 void dr_io_redis(dr_worker *w, dr_status st, const dr_err *err);
 bool dr_io_ready(const dr_worker *w); /* Redis may be tried now */
 

@@ -12,28 +12,51 @@
 #include <string.h>
 #include <unistd.h>
 
-/* The signal flag: the one global, because a handler gets no handle. */
-static volatile sig_atomic_t stop_requested;
+/* --- signals ---
+ * They are blocked in every thread and taken by one that does nothing else. A handler would
+ * not do: while kernels compile, LLVM has its own handlers in place, which delete the
+ * compiler's files before they pass the signal on, and the job would fail. */
 
-static void on_signal(int number)
+static sigset_t stop_signals(void)
 {
-    if (stop_requested)
-        _exit(128 + number);
-    stop_requested = 1;
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    return set;
 }
 
-bool dr_worker_stopping(void)
+static void *signal_main(void *ctx)
 {
-    return stop_requested;
+    dr_worker *w = ctx;
+    const sigset_t set = stop_signals();
+    for (int number; !sigwait(&set, &number) && !w->signals_end;) {
+        if (w->stopping)
+            _exit(128 + number);
+        w->stopping = true;
+    }
+    return NULL;
 }
 
-static void install_signals(void)
+/* Before any other thread exists, so that all inherit the mask. */
+static dr_status start_signals(dr_worker *w, dr_err *err)
 {
-    struct sigaction stop = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
-    struct sigaction ignore = { .sa_handler = SIG_IGN };
-    sigaction(SIGTERM, &stop, NULL);
-    sigaction(SIGINT, &stop, NULL);
+    const struct sigaction ignore = { .sa_handler = SIG_IGN };
+    const sigset_t set = stop_signals();
     sigaction(SIGPIPE, &ignore, NULL); /* a closed connection is an error, not the end */
+    pthread_sigmask(SIG_BLOCK, &set, &w->old_mask);
+    w->signals_started = !pthread_create(&w->signals, NULL, signal_main, w);
+    return w->signals_started ? DR_OK : dr_fail(err, DR_ENOMEM, "no thread for signals");
+}
+
+static void end_signals(dr_worker *w)
+{
+    if (!w->signals_started)
+        return;
+    w->signals_end = true;
+    pthread_kill(w->signals, SIGTERM);
+    pthread_join(w->signals, NULL);
+    pthread_sigmask(SIG_SETMASK, &w->old_mask, NULL);
 }
 
 /* worker.name, else host-pid with what keys cannot hold replaced. */
@@ -169,21 +192,23 @@ dr_status dr_worker_run(const dr_conf *conf, int64_t once, dr_err *err)
     if (!w)
         return dr_fail(err, DR_ENOMEM, "out of memory");
     init(w, conf, once);
-    install_signals();
-    dr_status st = choose_name(w, err);
+    dr_status st = start_signals(w, err);
+    if (!st)
+        st = choose_name(w, err);
     if (!st)
         st = open_queues(w, err);
     if (!st)
         st = open_rest(w, err);
     if (!st)
         st = open_engine(w, err);
-    if (!st && !stop_requested)
+    if (!st && !w->stopping)
         st = run_threads(w, err);
     if (!st && !w->redis_down && dr_queue_bye(w->jobs, &ignored))
         dr_log(DR_DEBUG, "worker.bye", "message=%s", "refused");
     if (!st)
         dr_log(DR_INFO, "worker.stop", "worker=%s done=%lld failed=%lld", w->name,
                (long long)w->done, (long long)w->failed);
+    end_signals(w);
     destroy(w);
     return st;
 }
