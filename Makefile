@@ -17,7 +17,7 @@ say       = $(if $(V),,@echo "  $(1)  $@")
 
 LIB_SRC  := $(filter-out src/main.c src/cli/%,$(sort $(wildcard src/*/*.c)))
 CLI_SRC  := src/main.c $(sort $(wildcard src/cli/*.c))
-GEN      := $(B)/gen/kernels.c $(B)/gen/scripts.c
+GEN      := $(B)/gen/kernels.c $(B)/gen/scripts.c $(B)/gen/tunings.c
 LIB_OBJ  := $(LIB_SRC:%.c=$(B)/%.o) $(GEN:.c=.o)
 CLI_OBJ  := $(CLI_SRC:%.c=$(B)/%.o)
 
@@ -47,9 +47,12 @@ $(B)/gen/kernels.c: $(sort $(wildcard cl/*.cl cl/*.h)) contrib/embed.awk
 $(B)/gen/scripts.c: $(sort $(wildcard src/queue/lua/*.lua)) contrib/embed.awk
 	@mkdir -p $(@D)
 	$(Q)awk -v table=dr_script_files -f contrib/embed.awk $(filter %.lua,$^) > $@
+$(B)/gen/tunings.c: $(sort $(wildcard config/tunings/*.ini)) contrib/embed.awk
+	@mkdir -p $(@D)
+	$(Q)awk -v table=dr_tuning_files -f contrib/embed.awk $(filter %.ini,$^) > $@
 
 # --- tests -------------------------------------------------------------------------------
-TEST_SRC := $(sort $(wildcard tests/unit/test_*.c tests/ops/test_*.c tests/golden/test_*.c))
+TEST_SRC := $(sort $(wildcard $(addprefix tests/,$(addsuffix /test_*.c,unit ops golden full))))
 TEST_BIN := $(TEST_SRC:%.c=$(B)/%)
 TEST_LIB := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard tests/lib/*.c)))
 

@@ -63,8 +63,8 @@ const dr_conf_row dr_conf_rows[] = {
       "Folder for compiled kernels and preview factors; empty: ~/.cache/darkroom; off:\n"
       "no cache on disk."),
     S("device.tuning", device.tuning, "",
-      "File with CLBlast parameters for this device, as in config/tunings/; empty:\n"
-      "CLBlast's own."),
+      "File with CLBlast parameters for this device, as in config/tunings/; empty: the\n"
+      "one that comes with darkroom for it, if any; none: CLBlast's own."),
     I("device.attention_tile_mb", device.attention_tile_mb, 1, 4096, "32",
       "Mebibytes that the scores of one attention tile may take; the full score matrix\n"
       "of a 512x512 picture would need 1 GiB."),

@@ -9,5 +9,6 @@ typedef struct {
 
 extern const dr_embedded dr_kernel_files[]; /* cl/ */
 extern const dr_embedded dr_script_files[]; /* src/queue/lua/ */
+extern const dr_embedded dr_tuning_files[]; /* config/tunings/ */
 
 #endif

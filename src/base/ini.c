@@ -17,17 +17,30 @@ static int on_line(void *user, const char *section, const char *key, const char 
     return !r->status;
 }
 
+/* What inih's answer `line` and the rows' own errors come to. */
+static dr_status finish(const reader *r, const char *name, int line)
+{
+    if (r->status) {
+        dr_err_wrap(r->err, "%s", name);
+        return r->status;
+    }
+    if (line < 0)
+        return dr_fail(r->err, DR_ENOTFOUND, "%s: cannot be read", name);
+    if (line > 0)
+        return dr_fail(r->err, DR_EINVAL, "%s:%d: not an INI line (key = value)", name,
+                       line);
+    return DR_OK;
+}
+
 dr_status dr_ini_read(const char *path, dr_ini_row *row, void *ctx, dr_err *err)
 {
     reader r = { .row = row, .ctx = ctx, .err = err };
-    int line = ini_parse(path, on_line, &r);
-    if (r.status) {
-        dr_err_wrap(err, "%s", path);
-        return r.status;
-    }
-    if (line < 0)
-        return dr_fail(err, DR_ENOTFOUND, "%s: cannot be read", path);
-    if (line > 0)
-        return dr_fail(err, DR_EINVAL, "%s:%d: not an INI line (key = value)", path, line);
-    return DR_OK;
+    return finish(&r, path, ini_parse(path, on_line, &r));
+}
+
+dr_status dr_ini_text(const char *name, const char *text, dr_ini_row *row, void *ctx,
+                      dr_err *err)
+{
+    reader r = { .row = row, .ctx = ctx, .err = err };
+    return finish(&r, name, ini_parse_string(text, on_line, &r));
 }

@@ -9,5 +9,8 @@ typedef dr_status dr_ini_row(void *ctx, const char *section, const char *key,
                              const char *value, dr_err *err);
 DR_MUST_USE dr_status dr_ini_read(const char *path, dr_ini_row *row, void *ctx,
                                   dr_err *err);
+/* The same of text in memory, called `name` in errors. */
+DR_MUST_USE dr_status dr_ini_text(const char *name, const char *text, dr_ini_row *row,
+                                  void *ctx, dr_err *err);
 
 #endif

@@ -40,7 +40,9 @@ DR_MUST_USE dr_status dr_programs_build(dr_dev *d, const dr_conf *conf, dr_err *
 /* Hand the parameters of a tuning file to CLBlast (see config/tunings/). */
 DR_MUST_USE dr_status dr_gemm_tune(dr_dev *d, const dr_conf *conf, dr_err *err);
 
-/* Record a finished enqueue under the current label; takes over ev. */
+/* Record an enqueue under the current label; takes over ev. */
 void dr_profile_add(dr_dev *d, cl_event ev);
+/* The same for work that was timed by the clock. */
+void dr_profile_book(dr_dev *d, double seconds, double flops);
 
 #endif

@@ -1,5 +1,7 @@
 #include "dev/gemm.h"
 
+#include "base/clock.h"
+#include "base/embed.h"
 #include "base/ini.h"
 #include "dev/cl.h"
 
@@ -47,7 +49,9 @@ static dr_status reserve_temp(dr_dev *d, const dr_gemm_args *g, CLBlastTranspose
 
 dr_status dr_gemm(dr_dev *d, const dr_gemm_args *g, dr_err *err)
 {
-    cl_event ev = NULL, *want = d->profile ? &ev : NULL;
+    /* One event does not cover the kernels of a product: when profiling, wait and look at
+     * the clock. */
+    double start = d->profile && !clFinish(d->queue) ? dr_now_s() : 0;
     CLBlastTranspose bt = g->b_transposed ? CLBlastTransposeYes : CLBlastTransposeNo;
     int rc;
     if (g->batch == 1) {
@@ -57,7 +61,7 @@ dr_status dr_gemm(dr_dev *d, const dr_gemm_args *g, dr_err *err)
         rc = CLBlastSgemmWithTempBuffer(
             CLBlastLayoutColMajor, bt, CLBlastTransposeNo, (size_t)g->n, (size_t)g->m,
             (size_t)g->k, g->alpha, g->b.mem, g->b.at, (size_t)g->b.ld, g->a.mem, g->a.at,
-            (size_t)g->a.ld, g->beta, g->c.mem, g->c.at, (size_t)g->c.ld, &d->queue, want,
+            (size_t)g->a.ld, g->beta, g->c.mem, g->c.at, (size_t)g->c.ld, &d->queue, NULL,
             d->gemm_temp);
     } else {
         rc = CLBlastSgemmStridedBatched(
@@ -65,13 +69,15 @@ dr_status dr_gemm(dr_dev *d, const dr_gemm_args *g, dr_err *err)
             (size_t)g->k, g->alpha, g->b.mem, g->b.at, (size_t)g->b.ld, (size_t)g->b.stride,
             g->a.mem, g->a.at, (size_t)g->a.ld, (size_t)g->a.stride, g->beta, g->c.mem,
             g->c.at, (size_t)g->c.ld, (size_t)g->c.stride, (size_t)g->batch, &d->queue,
-            want);
+            NULL);
     }
     if (rc)
         return fail(err, rc, g);
     d->launches++;
-    if (ev)
-        dr_profile_add(d, ev);
+    if (d->profile && !clFinish(d->queue))
+        dr_profile_book(d, dr_now_s() - start,
+                        2.0 * (double)g->m * (double)g->n * (double)g->k *
+                            (double)g->batch);
     return DR_OK;
 }
 
@@ -121,11 +127,28 @@ static dr_status on_tuning(void *ctx, const char *section, const char *key,
     return DR_OK;
 }
 
+/* The file of config/tunings/ that suits the device; NULL: none does. */
+static const dr_embedded *suitable(const dr_dev_info *info)
+{
+    static const struct {
+        const char *type, *platform, *file;
+    } rows[] = { { "cpu", "Portable Computing Language", "pocl-cpu.ini" } };
+    for (size_t i = 0; i < DR_COUNT(rows); i++)
+        if (!strcmp(info->type, rows[i].type) && !strcmp(info->platform, rows[i].platform))
+            for (const dr_embedded *e = dr_tuning_files; e->name; e++)
+                if (!strcmp(e->name, rows[i].file))
+                    return e;
+    return NULL;
+}
+
 dr_status dr_gemm_tune(dr_dev *d, const dr_conf *conf, dr_err *err)
 {
     tuning t = { .id = d->id };
-    if (!*conf->device.tuning)
+    const char *wish = conf->device.tuning;
+    const dr_embedded *e = *wish ? NULL : suitable(&d->info);
+    if (!strcmp(wish, "none") || (!*wish && !e))
         return DR_OK;
-    dr_status st = dr_ini_read(conf->device.tuning, on_tuning, &t, err);
+    dr_status st = e ? dr_ini_text(e->name, e->text, on_tuning, &t, err)
+                     : dr_ini_read(wish, on_tuning, &t, err);
     return st ? st : apply(&t, err);
 }

@@ -220,6 +220,14 @@ void dr_profile_add(dr_dev *d, cl_event ev)
     p->held[p->n_held++].row = p->current;
 }
 
+void dr_profile_book(dr_dev *d, double seconds, double flops)
+{
+    dr_profile_row *row = &d->profile->rows[d->profile->current];
+    row->seconds += seconds;
+    row->flops += flops;
+    row->calls++;
+}
+
 dr_status dr_profile_start(dr_dev *d, dr_err *err)
 {
     cl_command_queue_properties props = 0;

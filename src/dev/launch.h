@@ -81,7 +81,7 @@ typedef struct dr_profile dr_profile;
 typedef struct {
     const char *label;
     uint64_t calls;
-    double seconds;
+    double seconds, flops; /* flops: of products only */
 } dr_profile_row;
 
 /* From now on every launch is timed and booked under the label set last. The device must
