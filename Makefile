@@ -87,7 +87,7 @@ bench: ## time per UNet call and decode by operation
 	$(MAKE) --no-print-directory all $(B)/bench/bench
 	sh bench/run.sh $(B)
 
-$(B)/bench/bench: $(B)/bench/bench.o $(B)/libdarkroom.a
+$(B)/bench/bench: $(patsubst %.c,$(B)/%.o,$(wildcard bench/*.c)) $(B)/libdarkroom.a
 	$(call say,LINK)
 	$(Q)$(CC) $(CFLAGS) -o $@ $^ $(PKG_LIBS)
 

@@ -55,29 +55,32 @@ size_t dr_pool_bytes(const dr_pool *p)
 }
 
 /* Room for `bytes`; chunks are as large as what is left to load, within bounds, so that a
- * small model does not take a large chunk. */
+ * small model does not take a large chunk. A large tensor that does not fit gets a chunk of
+ * its own behind the head, whose free end stays in use. */
 static dr_status pool_take(dr_pool *p, size_t bytes, size_t still_to_come, dr_mem **mem,
                            size_t *at, dr_err *err)
 {
     bytes = (bytes + ALIGN_BYTES - 1) / ALIGN_BYTES * ALIGN_BYTES;
-    if (!p->head || p->head->size - p->head->used < bytes) {
+    chunk *c = p->head;
+    if (!c || c->size - c->used < bytes) {
+        bool own = c && bytes >= CHUNK_BYTES / 16;
         size_t size = still_to_come < CHUNK_BYTES ? still_to_come : CHUNK_BYTES;
-        chunk *c = dr_alloc(sizeof *c);
-        if (!c)
+        if (!(c = dr_alloc(sizeof *c)))
             return dr_fail(err, DR_ENOMEM, "out of memory");
-        c->size = size > bytes ? size : bytes;
+        c->size = own || size < bytes ? bytes : size;
         dr_status st = dr_mem_new(&c->mem, p->dev, c->size, err);
         if (st) {
             dr_free(c);
             return st;
         }
-        c->next = p->head;
-        p->head = c;
+        chunk **place = own ? &p->head->next : &p->head;
+        c->next = *place;
+        *place = c;
         p->bytes += c->size;
     }
-    *mem = p->head->mem;
-    *at = p->head->used;
-    p->head->used += bytes;
+    *mem = c->mem;
+    *at = c->used;
+    c->used += bytes;
     return DR_OK;
 }
 
@@ -216,8 +219,13 @@ static void shape_text(char *out, size_t size, const int64_t *dim, int ndim)
 static const dr_weight *find(dr_loader *l, const char *name, const char *tail,
                              const int64_t *want, int ndim)
 {
+    static const dr_weight imagined = { .type = DR_WEIGHT_F16 };
     char full[NAME_MAX_BYTES + 16], have_text[128], want_text[128];
     snprintf(full, sizeof full, "%s.%s", name, tail);
+    if (l->wanted) {
+        l->wanted(l->ctx, full, want, ndim);
+        return &imagined;
+    }
     shape_text(want_text, sizeof want_text, want, ndim);
     const dr_weight *t = dr_weights_use(l->files, full);
     if (!t) {
@@ -310,7 +318,7 @@ void dr_load_table(dr_loader *l, dr_weight_mat *w, int64_t rows, int64_t c, cons
 bool dr_load_has(dr_loader *l, const char *fmt, ...)
 {
     FORMAT_NAME(l, name, fmt) false;
-    return dr_weights_find(l->files, name) != NULL;
+    return l->files && dr_weights_find(l->files, name);
 }
 
 /* --- config -----------------------------------------------------------------------------

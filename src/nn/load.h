@@ -20,6 +20,9 @@ typedef struct {
     size_t loaded_bytes, total_bytes;
     dr_digest digest; /* of names, shapes and samples of the data: tells weights apart */
     void (*progress)(void *ctx, double share);
+    /* When set there are no files and no device: every tensor that the model asks for is
+     * told here, [dim…] as PyTorch has it, and counts as found. */
+    void (*wanted)(void *ctx, const char *name, const int64_t *dim, int ndim);
     void *ctx;
 } dr_loader;
 
