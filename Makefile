@@ -102,8 +102,8 @@ format: ## format the C sources in place
 install: all ## install to PREFIX (default /usr/local)
 	install -D $(B)/darkroom $(DESTDIR)$(PREFIX)/bin/darkroom
 	install -D -m 644 config/darkroom.conf $(DESTDIR)$(PREFIX)/share/darkroom/darkroom.conf
-	mkdir -p $(DESTDIR)$(PREFIX)/share/darkroom
-	cp -R contrib/demo-model/model $(DESTDIR)$(PREFIX)/share/darkroom/demo-model
+	mkdir -p $(DESTDIR)$(PREFIX)/share/darkroom/demo-model
+	cp -R contrib/demo-model/model/. $(DESTDIR)$(PREFIX)/share/darkroom/demo-model
 
 clean: ## remove what was built
 	rm -rf build
@@ -114,3 +114,4 @@ help: ## this list
 .PHONY: all test tests test-full check asan bench demo format install clean help
 .SECONDARY:
 -include $(LIB_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(TEST_BIN:=.d) $(TEST_LIB:.o=.d)
+-include $(wildcard $(B)/bench/*.d $(B)/tests/full/*.d)
