@@ -95,8 +95,10 @@ dr_status dr_loader_open(dr_loader *l, dr_dev *dev, dr_pool *pool, const char *c
     if (st)
         return st;
     dr_hash *h = dr_hash_new();
-    if (!h)
+    if (!h) {
+        dr_weights_close(l->files);
         return dr_fail(err, DR_ENOMEM, "out of memory");
+    }
     for (size_t i = 0; i < dr_weights_count(l->files); i++) {
         const dr_weight *w = dr_weights_at(l->files, i);
         l->total_bytes += w->bytes;
