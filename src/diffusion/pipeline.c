@@ -22,7 +22,7 @@ typedef struct {
     int64_t n, h, w, c; /* latents */
     double start, done_flops, total_flops;
     double step_start; /* when the first step began */
-} session;
+} job_run;
 
 /* What stays alive from the first step to the last picture. */
 typedef struct {
@@ -39,7 +39,7 @@ const char *dr_phase_name(dr_phase p)
 /* --- telling ----------------------------------------------------------------------------
  */
 
-static void tell(session *s, dr_phase phase, int64_t step)
+static void tell(job_run *s, dr_phase phase, int64_t step)
 {
     if (s->r->dry || s->r->err.code || !s->obs->progress)
         return;
@@ -55,7 +55,7 @@ static void tell(session *s, dr_phase phase, int64_t step)
     s->obs->progress(s->obs->ctx, &p);
 }
 
-static bool stopped(session *s)
+static bool stopped(job_run *s)
 {
     dr_run *r = s->r;
     if (!r->err.code && !r->dry && s->obs->stopped && s->obs->stopped(s->obs->ctx))
@@ -63,7 +63,7 @@ static bool stopped(session *s)
     return r->err.code != DR_OK;
 }
 
-static void warn_cut(session *s, int cut)
+static void warn_cut(job_run *s, int cut)
 {
     char text[160];
     if (s->r->dry || !cut || !s->obs->warning)
@@ -91,7 +91,7 @@ static void check_finite(dr_run *r, dr_range range, const char *what)
 
 /* Normal noise for all images, element order as PyTorch's [c, h, w], into x. step 0 is the
  * first latents', step i + 1 what step i adds. */
-static void draw_noise(session *s, dr_tensor x, int64_t step)
+static void draw_noise(job_run *s, dr_tensor x, int64_t step)
 {
     size_t pixels = (size_t)(s->h * s->w), c = (size_t)s->c, count = pixels * c;
     float *planar = s->m->host, *out = planar + count;
@@ -117,7 +117,7 @@ static void draw_noise(session *s, dr_tensor x, int64_t step)
  */
 
 /* Embed negative and positive prompt and keep every cross-attention's keys and values. */
-static void encode_text(session *s)
+static void encode_text(job_run *s)
 {
     bool guided = s->plan->cfg_scale > 1;
     const char *texts[] = { s->job->negative_prompt, s->job->prompt };
@@ -147,7 +147,7 @@ static dr_step_coef coef_of(const dr_step *row, double cfg)
 }
 
 /* A small picture of what image 0 is becoming, as large as the job wants it. */
-static void show_preview(session *s, int64_t step, dr_tensor denoised)
+static void show_preview(job_run *s, int64_t step, dr_tensor denoised)
 {
     dr_run *r = s->r;
     uint8_t *rgb = s->m->rgb, *small = rgb + s->plan->width * s->plan->height * 3;
@@ -171,7 +171,7 @@ static void show_preview(session *s, int64_t step, dr_tensor denoised)
 
 /* One step: a call of the UNet for all images and both halves of the guidance, and the
  * sampler's update in place. */
-static void denoise_step(session *s, int64_t i, const latents *l)
+static void denoise_step(job_run *s, int64_t i, const latents *l)
 {
     dr_run *r = s->r;
     const dr_step *row = &s->plan->table->row[i];
@@ -188,7 +188,7 @@ static void denoise_step(session *s, int64_t i, const latents *l)
     dr_pop(r, mark);
 }
 
-static void denoise(session *s, const latents *l)
+static void denoise(job_run *s, const latents *l)
 {
     dr_run *r = s->r;
     int64_t steps = r->dry ? 1 : s->plan->steps;
@@ -208,7 +208,7 @@ static void denoise(session *s, const latents *l)
 }
 
 /* Latents of image i → picture, checked, handed out. */
-static void decode(session *s, dr_tensor x, int64_t i)
+static void decode(job_run *s, dr_tensor x, int64_t i)
 {
     dr_run *r = s->r;
     if (stopped(s))
@@ -230,7 +230,7 @@ static void decode(session *s, dr_tensor x, int64_t i)
                                      .height = s->plan->height });
 }
 
-static void show_latents(session *s, dr_tensor x)
+static void show_latents(job_run *s, dr_tensor x)
 {
     dr_run *r = s->r;
     if (r->dry || r->err.code || !s->obs->latents)
@@ -242,11 +242,11 @@ static void show_latents(session *s, dr_tensor x)
     s->obs->latents(s->obs->ctx, s->m->host, s->n, s->h, s->w, s->c);
 }
 
-static session begin(dr_model *m, const dr_job *job, const dr_plan *plan,
+static job_run begin(dr_model *m, const dr_job *job, const dr_plan *plan,
                      const dr_observer *obs, dr_run_stats *stats, bool dry)
 {
     dr_run_reset(&m->run, dry);
-    return (session){
+    return (job_run){
         .r = &m->run,
         .m = m,
         .job = job,
@@ -263,7 +263,7 @@ static session begin(dr_model *m, const dr_job *job, const dr_plan *plan,
     };
 }
 
-static latents make_latents(session *s)
+static latents make_latents(job_run *s)
 {
     return (latents){ .x = dr_new(s->r, s->n, s->h, s->w, s->c),
                       .hist = dr_new(s->r, s->n, s->h, s->w, s->c),
@@ -290,7 +290,7 @@ static dr_status measure(dr_plan *plan, dr_model *m, const dr_job *job, dr_err *
 {
     static const dr_observer nobody = { 0 };
     dr_run_stats stats = { 0 };
-    session s = begin(m, job, plan, &nobody, &stats, true);
+    job_run s = begin(m, job, plan, &nobody, &stats, true);
     encode_text(&s);
     plan->encode_flops = s.r->flops;
     latents l = make_latents(&s);
@@ -358,7 +358,7 @@ dr_status dr_pipeline_run(dr_model *m, const dr_job *job, const dr_plan *plan,
     dr_run_stats unused = { 0 };
     stats = stats ? stats : &unused;
     *stats = (dr_run_stats){ 0 };
-    session s = begin(m, job, plan, obs ? obs : &nobody, stats, false);
+    job_run s = begin(m, job, plan, obs ? obs : &nobody, stats, false);
     size_t latent = (size_t)(s.h * s.w * s.c);
     dr_status st = dr_run_reserve(s.r, (size_t)plan->peak_bytes, err);
     size_t pixels = (size_t)(plan->width * plan->height + s.h * s.w); /* and a preview */
