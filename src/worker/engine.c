@@ -154,7 +154,6 @@ static dr_status run_slot(run *r, dr_err *err)
         st = dr_plan_make(&s->plan, r->w->model, s->job, err);
     if (st)
         return st;
-    s->planned = true;
     reserve_preview(s);
     tell(r, DR_NOTE_STARTED, 0);
     for (int i = 0; i < s->job->n_warnings; i++)

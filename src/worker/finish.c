@@ -183,9 +183,10 @@ bool dr_finish_slot(dr_worker *w, dr_slot *s)
     dr_io_redis(w, st, &err);
     if (st)
         return refused(s, st);
-    if (answer == DR_ANSWER_OK || answer == DR_ANSWER_ALREADY)
-        log_ending(w, s);
-    else
+    if (answer == DR_ANSWER_MISSING) /* found out by the last try: now with the bytes */
+        return false;
+    if (answer != DR_ANSWER_OK && answer != DR_ANSWER_ALREADY)
         return lost(s);
+    log_ending(w, s);
     return true;
 }

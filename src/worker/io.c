@@ -82,7 +82,7 @@ static void clear_slot(dr_worker *w, dr_slot *s)
     dr_claim_free(&s->claim);
     dr_arena_reset(s->mem);
     s->job = NULL;
-    s->planned = s->with_bytes = s->progress_begun = false;
+    s->with_bytes = s->progress_begun = false;
     s->attempt = s->seq = 0;
     s->n_images = s->n_compressed = s->refusals = 0;
     s->compress_s = s->progress_at_s = s->finish_at_s = 0;

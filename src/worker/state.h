@@ -58,7 +58,6 @@ struct dr_slot {
     dr_arena *mem;
     dr_job *job;
     dr_plan plan;
-    bool planned;
     dr_run_stats stats;
     dr_err err; /* of decode, plan or run; code DR_OK: succeeded */
     dr_slot_image images[DR_IMAGES_MAX];
