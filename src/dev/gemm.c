@@ -90,7 +90,7 @@ dr_status dr_gemm(dr_dev *d, const dr_gemm_args *g, dr_err *err)
 typedef struct {
     cl_device_id id;
     char kernel[32];
-    char names[PARAMETERS_MAX][16];
+    char names[PARAMETERS_MAX][32];
     size_t values[PARAMETERS_MAX];
     size_t n;
 } tuning;
