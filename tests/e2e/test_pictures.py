@@ -24,7 +24,7 @@ CASES = [
 
 
 def test_ten_prompts_are_drawn_right(redis):
-    """Every background; at most one shape or colour may miss (98 % are right on average)."""
+    """Background, colour and shape, each."""
     names = {prompt: redis.submit(prompt=prompt, seed=seed, steps=15, cfg_scale=5)
              for prompt, seed in CASES}
     misses = []
@@ -35,5 +35,4 @@ def test_ten_prompts_are_drawn_right(redis):
         color, shape, ground = words[words.index("on") - 2], words[words.index("on") - 1], words[-2]
         if (seen.background, seen.color, seen.shape) != (ground, color, shape):
             misses.append((prompt, seen))
-    assert not [m for m in misses if m[1].background != m[0].split()[-2]], misses
-    assert len(misses) <= 1, misses
+    assert not misses, misses
