@@ -138,12 +138,9 @@ static const dr_embedded *suitable(const dr_dev_info *info)
 {
     static const struct {
         const char *type, *platform, *file;
-        uint64_t local_bytes; /* that its kernels take */
-    } rows[] = { { "cpu", "Portable Computing Language", "pocl-cpu.ini", 64 << 10 } };
+    } rows[] = { { "cpu", "Portable Computing Language", "pocl-cpu.ini" } };
     for (size_t i = 0; i < DR_COUNT(rows); i++)
-        if (!strcmp(info->type, rows[i].type) &&
-            !strcmp(info->platform, rows[i].platform) &&
-            info->local_bytes >= rows[i].local_bytes)
+        if (!strcmp(info->type, rows[i].type) && !strcmp(info->platform, rows[i].platform))
             for (const dr_embedded *e = dr_tuning_files; e->name; e++)
                 if (!strcmp(e->name, rows[i].file))
                     return e;

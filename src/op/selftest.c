@@ -103,7 +103,8 @@ static const product products[] = {
     { 37, 29, 53, 1, false, 0.0f },   { 65, 96, 64, 1, false, 1.0f },
     { 33, 17, 40, 1, true, 0.0f },    { 23, 77, 40, 3, true, 0.0f },
     { 19, 40, 77, 3, false, 0.0f },   { 131, 523, 1156, 1, false, 1.0f },
-    { 260, 650, 320, 1, true, 0.0f },
+    { 260, 650, 320, 1, true, 0.0f }, { 60, 77, 40, 3, true, 0.0f },
+    { 60, 40, 77, 3, false, 0.0f },
 };
 
 static void multiply(probe *p, const product *g)
