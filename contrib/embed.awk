@@ -10,7 +10,7 @@ BEGIN {
 }
 FNR == 1 { finish(); name = base(FILENAME); printf "    { \"%s\",\n", name }
 {
-    gsub(/\\/, "\\\\"); gsub(/"/, "\\\"")
+    gsub(/\\/, "&&"); gsub(/"/, "\\\"")
     printf "      \"%s\\n\"\n", $0
 }
 END { finish(); print "    { 0, 0 }"; print "};" }
