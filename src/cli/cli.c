@@ -10,8 +10,7 @@
 
 #define SYSTEM_CONFIG "/etc/darkroom.conf"
 
-/* --- exit codes and messages ------------------------------------------------------------
- */
+/* --- exit codes and messages --- */
 
 static const struct {
     dr_exit code;
@@ -66,8 +65,7 @@ dr_exit dr_cli_print(dr_buf *text)
     return bad ? DR_EXIT_IO : DR_EXIT_OK;
 }
 
-/* --- help
- * --------------------------------------------------------------------------------- */
+/* --- help --- */
 
 #define HELP_WIDTH  88
 #define HELP_INDENT 26
@@ -132,8 +130,7 @@ void dr_cli_help(dr_buf *out, const dr_cli_spec *spec)
         dr_buf_printf(out, "  %-3d %s\n", exit_rows[i].code, exit_rows[i].meaning);
 }
 
-/* --- parsing
- * ------------------------------------------------------------------------------ */
+/* --- parsing --- */
 
 typedef struct {
     dr_cli *cli;
@@ -278,8 +275,7 @@ static dr_status parse(parser *p, int argc, char **argv, dr_err *err)
                    p->spec->usage, p->spec->name);
 }
 
-/* --- settings
- * ----------------------------------------------------------------------------- */
+/* --- settings --- */
 
 static dr_status load_file_and_environment(dr_cli *c, dr_err *err)
 {

@@ -1,4 +1,4 @@
-#include "cli/cli.h"
+#include "cli/jobs.h"
 
 #include "base/clock.h"
 #include "base/file.h"
@@ -7,12 +7,9 @@
 #include "dev/dev.h"
 #include "diffusion/pipeline.h"
 #include "image/webp.h"
-#include "job/decode.h"
 
 #include <stdio.h>
 #include <string.h>
-
-#define WEBP_EFFORT 4
 
 typedef struct {
     const char *output;
@@ -61,8 +58,7 @@ typedef struct {
     double from_s, load_s, compress_s;
 } run;
 
-/* --- what the pipeline tells
- * -------------------------------------------------------------- */
+/* --- what the pipeline tells --- */
 
 static void on_load(void *ctx, double share)
 {
@@ -100,21 +96,12 @@ static void on_warning(void *ctx, const char *text)
     dr_json_put_string(&r->warnings, text);
 }
 
-/* FILE for one picture; FILE's stem-INDEX.ending for several; darkroom-SEED.webp without
- * FILE. */
+/* Where picture `index` goes; darkroom-SEED.webp without --output. */
 static const char *image_path(const run *r, int64_t index, uint64_t seed)
 {
-    const char *output = r->o->output;
-    if (!output)
-        return dr_arena_printf(r->cli->mem, "darkroom-%llu.webp", (unsigned long long)seed);
-    if (r->plan.n == 1)
-        return output;
-    const char *name = strrchr(output, '/');
-    name = name ? name + 1 : output;
-    const char *dot = strrchr(name, '.');
-    size_t stem = dot && dot > name ? (size_t)(dot - output) : strlen(output);
-    return dr_arena_printf(r->cli->mem, "%.*s-%lld%s", (int)stem, output, (long long)index,
-                           output + stem);
+    if (r->o->output)
+        return dr_cli_image_path(r->cli->mem, r->o->output, index, r->plan.n);
+    return dr_arena_printf(r->cli->mem, "darkroom-%llu.webp", (unsigned long long)seed);
 }
 
 static void report_image(run *r, int64_t index, uint64_t seed, const dr_picture *pic,
@@ -141,7 +128,7 @@ static dr_status write_image(run *r, int64_t index, uint64_t seed, const dr_pict
 {
     dr_webp_opts o = { .quality = r->job->output.quality,
                        .lossless = r->job->output.lossless,
-                       .effort = WEBP_EFFORT };
+                       .effort = DR_WEBP_EFFORT };
     dr_buf_clear(&r->text);
     if (r->job->output.metadata) {
         dr_parameters_text(&r->text, r->model, r->job, &r->plan, index);
@@ -173,22 +160,13 @@ static void on_image(void *ctx, int64_t index, uint64_t seed, const dr_picture *
     r->compress_s += dr_now_s() - from_s;
 }
 
-/* --- a run, step by step
- * ------------------------------------------------------------------ */
+/* --- a run, step by step --- */
 
 static dr_status decode_job(run *r, dr_err *err)
 {
-    const dr_cli *c = r->cli;
-    const dr_job_defaults defaults = { .quality = c->conf.output.quality };
-    dr_field *fields = dr_arena_alloc(c->mem, (size_t)(c->n_fields + 1) * sizeof *fields);
-    if (!fields)
-        return dr_fail(err, DR_ENOMEM, "out of memory");
-    fields[0] = (dr_field){ "prompt", c->args[0], strlen(c->args[0]) };
-    for (int i = 0; i < c->n_fields; i++)
-        fields[i + 1] =
-            (dr_field){ c->fields[i].name, c->fields[i].value, strlen(c->fields[i].value) };
-    dr_status st =
-        dr_job_decode(&r->job, c->mem, "generate", fields, c->n_fields + 1, &defaults, err);
+    const dr_field *fields;
+    int n;
+    dr_status st = dr_cli_decode(r->cli, "generate", &r->job, &fields, &n, err);
     if (st)
         return st;
     for (int i = 0; i < r->job->n_warnings; i++)

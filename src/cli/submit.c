@@ -2,7 +2,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
-#include "job/decode.h"
+#include "cli/jobs.h"
 #include "job/events.h"
 
 #include <signal.h>
@@ -29,7 +29,6 @@ static const dr_cli_row rows[] = {
       .help = "The id, and with --wait paths and terminal event, as one JSON object." },
     { "quiet", 0, NULL, DR_CLI_FLAG, .offset = offsetof(options, quiet),
       .help = "No progress." },
-    { "size", 0, "WxH", DR_CLI_FIELD, .key = "size", .help = "Width and height at once." },
     { "preview-every", 0, "N", DR_CLI_FIELD, .key = "preview_every",
       .help = "Publish a preview every N steps; 0: none." },
     { "priority", 0, "CLASS", DR_CLI_FIELD, .key = "priority",
@@ -81,29 +80,19 @@ static dr_status make_id(char out[33], dr_err *err)
  * and in redis-cli; checked here first, so that a mistake costs no round trip. */
 static dr_status check(run *r, const char *id, const char **strings, int *n, dr_err *err)
 {
-    const dr_cli *cli = r->cli;
-    const dr_job_defaults defaults = { .quality = cli->conf.output.quality,
-                                       .preview_every = cli->conf.output.preview_every };
-    dr_field *fields =
-        dr_arena_alloc(cli->mem, ((size_t)cli->n_fields + 1) * sizeof *fields);
-    if (!fields)
-        return dr_fail(err, DR_ENOMEM, "out of memory");
-    fields[0] = (dr_field){ "prompt", cli->args[0], strlen(cli->args[0]) };
-    for (int i = 0; i < cli->n_fields; i++)
-        fields[i + 1] = (dr_field){ cli->fields[i].name, cli->fields[i].value,
-                                    strlen(cli->fields[i].value) };
-    dr_status st =
-        dr_job_decode(&r->job, cli->mem, id, fields, cli->n_fields + 1, &defaults, err);
+    const dr_field *fields;
+    int n_fields;
+    dr_status st = dr_cli_decode(r->cli, id, &r->job, &fields, &n_fields, err);
     if (st)
         return st;
-    if (cli->n_fields + 2 > DR_SUBMIT_STRINGS_MAX / 2)
-        return dr_fail(err, DR_EINVAL, "%d fields: at most %d", cli->n_fields + 2,
+    if (n_fields + 1 > DR_SUBMIT_STRINGS_MAX / 2)
+        return dr_fail(err, DR_EINVAL, "%d fields: at most %d", n_fields + 1,
                        DR_SUBMIT_STRINGS_MAX / 2);
     if (r->job->id != NULL && !strcmp(r->job->id, id)) {
         strings[(*n)++] = "id";
         strings[(*n)++] = id;
     }
-    for (int i = 0; i < cli->n_fields + 1; i++) {
+    for (int i = 0; i < n_fields; i++) {
         strings[(*n)++] = fields[i].name;
         strings[(*n)++] = fields[i].value;
     }
@@ -132,20 +121,14 @@ static dr_exit send(run *r)
 
 /* --- the pictures --- */
 
-/* FILE, or FILE's stem-INDEX.ending when there are several; darkroom-ID.webp without. */
+/* Where picture `index` goes; darkroom-ID.webp without --output. */
 static const char *image_path(run *r, int index, int n)
 {
+    dr_arena *mem = r->cli->mem;
     const char *output = r->o->output;
     if (!output)
-        output = dr_arena_printf(r->cli->mem, "darkroom-%s.webp", r->job->id);
-    if (n == 1 || !output)
-        return output;
-    const char *name = strrchr(output, '/');
-    name = name ? name + 1 : output;
-    const char *dot = strrchr(name, '.');
-    size_t stem = dot && dot > name ? (size_t)(dot - output) : strlen(output);
-    return dr_arena_printf(r->cli->mem, "%.*s-%d%s", (int)stem, output, index,
-                           output + stem);
+        output = dr_arena_printf(mem, "darkroom-%s.webp", r->job->id);
+    return output ? dr_cli_image_path(mem, output, index, n) : NULL;
 }
 
 static void report_path(run *r, const char *path)

@@ -10,6 +10,7 @@
 /* The one door to libwebp. */
 
 #define DR_WEBP_SIDE_MAX 16383 /* pixels; the format's own limit */
+#define DR_WEBP_EFFORT   4     /* for pictures that are kept: libwebp's own balance */
 
 typedef struct {
     int64_t quality; /* 0..100; not looked at when lossless */

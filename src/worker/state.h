@@ -21,7 +21,6 @@
 
 #define DR_SLOTS               2 /* one runs while the one before it is compressed and stored */
 #define DR_WORKER_NAME         128
-#define DR_WEBP_EFFORT         4
 #define DR_WEBP_PREVIEW_EFFORT 0
 
 typedef enum {
