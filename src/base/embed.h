@@ -11,4 +11,7 @@ extern const dr_embedded dr_kernel_files[]; /* cl/ */
 extern const dr_embedded dr_script_files[]; /* src/queue/lua/ */
 extern const dr_embedded dr_tuning_files[]; /* config/tunings/ */
 
+/* The row called name, or NULL. */
+const dr_embedded *dr_embedded_find(const dr_embedded *table, const char *name);
+
 #endif

@@ -87,8 +87,7 @@ dr_status dr_gemm(dr_dev *d, const dr_gemm_args *g, dr_err *err)
     return st;
 }
 
-/* --- tuning file ------------------------------------------------------------------------
- */
+/* --- tuning file --- */
 
 #define PARAMETERS_MAX 24
 
@@ -141,9 +140,7 @@ static const dr_embedded *suitable(const dr_dev_info *info)
     } rows[] = { { "cpu", "Portable Computing Language", "pocl-cpu.ini" } };
     for (size_t i = 0; i < DR_COUNT(rows); i++)
         if (!strcmp(info->type, rows[i].type) && !strcmp(info->platform, rows[i].platform))
-            for (const dr_embedded *e = dr_tuning_files; e->name; e++)
-                if (!strcmp(e->name, rows[i].file))
-                    return e;
+            return dr_embedded_find(dr_tuning_files, rows[i].file);
     return NULL;
 }
 

@@ -99,13 +99,6 @@ dr_status dr_mem_read(dr_dev *d, dr_mem *m, size_t at, void *p, size_t n, dr_err
     return rc ? dr_cl_fail(err, rc, "clEnqueueReadBuffer") : DR_OK;
 }
 
-dr_status dr_mem_copy(dr_dev *d, dr_mem *to, size_t to_at, dr_mem *from, size_t from_at,
-                      size_t n, dr_err *err)
-{
-    cl_int rc = clEnqueueCopyBuffer(d->queue, from, to, from_at, to_at, n, 0, NULL, NULL);
-    return rc ? dr_cl_fail(err, rc, "clEnqueueCopyBuffer") : DR_OK;
-}
-
 static cl_int set_arg(cl_kernel k, cl_uint i, const dr_arg *a)
 {
     switch (a->kind) {
@@ -117,8 +110,6 @@ static cl_int set_arg(cl_kernel k, cl_uint i, const dr_arg *a)
         return clSetKernelArg(k, i, sizeof a->l, &a->l);
     case DR_ARG_FLOAT:
         return clSetKernelArg(k, i, sizeof a->f, &a->f);
-    case DR_ARG_LOCAL:
-        return clSetKernelArg(k, i, a->local_bytes, NULL);
     }
     return CL_INVALID_ARG_VALUE;
 }
@@ -174,13 +165,7 @@ dr_status dr_finish(dr_dev *d, dr_err *err)
     return rc ? dr_cl_fail(err, rc, "clFinish") : DR_OK;
 }
 
-void dr_flush(dr_dev *d)
-{
-    clFlush(d->queue);
-}
-
-/* --- profiling --------------------------------------------------------------------------
- */
+/* --- profiling --- */
 
 #define EVENTS_MAX 512 /* events held before their times are booked */
 #define LABELS_MAX 64

@@ -20,19 +20,15 @@ DR_MUST_USE dr_status dr_mem_write(dr_dev *d, dr_mem *m, size_t at, const void *
                                    dr_err *err);
 DR_MUST_USE dr_status dr_mem_read(dr_dev *d, dr_mem *m, size_t at, void *p, size_t n,
                                   dr_err *err);
-/* Queue a copy between buffers. */
-DR_MUST_USE dr_status dr_mem_copy(dr_dev *d, dr_mem *to, size_t to_at, dr_mem *from,
-                                  size_t from_at, size_t n, dr_err *err);
 
 /* One kernel argument. */
 typedef struct {
-    enum { DR_ARG_MEM, DR_ARG_INT, DR_ARG_LONG, DR_ARG_FLOAT, DR_ARG_LOCAL } kind;
+    enum { DR_ARG_MEM, DR_ARG_INT, DR_ARG_LONG, DR_ARG_FLOAT } kind;
     union {
         dr_mem *mem;
         int32_t i;
         int64_t l;
         float f;
-        size_t local_bytes;
     };
 } dr_arg;
 
@@ -56,9 +52,6 @@ DR_MUST_USE dr_status dr_launch(dr_dev *d, dr_kernel_id kernel, const dr_arg *ar
 
 /* Wait until everything queued so far has run. */
 DR_MUST_USE dr_status dr_finish(dr_dev *d, dr_err *err);
-
-/* Start what was queued, without waiting. */
-void dr_flush(dr_dev *d);
 
 /* Work-items that share one row in reductions (kernels' WG), a power of two: 1 on CPUs,
  * where a work-group is a thread and the inner loop is the vector, more elsewhere;

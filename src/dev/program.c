@@ -30,14 +30,6 @@ typedef struct {
     char cache_path[DR_PATH_MAX]; /* "" : no cache */
 } recipe;
 
-static const char *embedded(const char *name)
-{
-    for (const dr_embedded *e = dr_kernel_files; e->name; e++)
-        if (!strcmp(e->name, name))
-            return e->text;
-    return NULL;
-}
-
 /* Append a kernel file, from the override folder when there is one. */
 static dr_status add_file(dr_buf *out, const char *dir, const char *name, dr_err *err)
 {
@@ -49,10 +41,10 @@ static dr_status add_file(dr_buf *out, const char *dir, const char *name, dr_err
             st = dr_file_read(path, SOURCE_MAX, out, err);
         return st;
     }
-    const char *text = embedded(name);
-    if (!text)
+    const dr_embedded *e = dr_embedded_find(dr_kernel_files, name);
+    if (!e)
         return dr_fail(err, DR_EDEVICE, "kernel file %s is not in this program", name);
-    dr_buf_puts(out, text);
+    dr_buf_puts(out, e->text);
     return DR_OK;
 }
 

@@ -17,9 +17,9 @@ static const char *const file_names[DR_SCRIPTS] = {
 
 static const char *text_of(dr_script_id id)
 {
-    for (const dr_embedded *file = dr_script_files; file->name; file++)
-        if (!strcmp(file->name, file_names[id]))
-            return file->text;
+    const dr_embedded *file = dr_embedded_find(dr_script_files, file_names[id]);
+    if (file)
+        return file->text;
     return ""; /* Redis refuses an empty script: a build without its files says so */
 }
 
