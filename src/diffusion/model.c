@@ -12,8 +12,7 @@
 
 #define MIB ((size_t)1 << 20)
 
-/* --- where ------------------------------------------------------------------------------
- */
+/* --- where --- */
 
 dr_status dr_model_path(char out[DR_PATH_MAX], const dr_conf *conf, dr_err *err)
 {
@@ -56,8 +55,7 @@ static void set_name(dr_model *m, const char *path)
         snprintf(m->name, sizeof m->name, "demo-model");
 }
 
-/* --- loading ----------------------------------------------------------------------------
- */
+/* --- loading --- */
 
 typedef struct {
     void (*progress)(void *ctx, double share);
@@ -83,7 +81,7 @@ static void load_unet(dr_model *m, dr_loader *l, const dr_json *config)
 
 static void load_vae(dr_model *m, dr_loader *l, const dr_json *config)
 {
-    m->vae_digest = l->digest;
+    m->vae_digest = dr_loader_digest(l);
     dr_vae_load(&m->vae, l, config, m->mem);
 }
 

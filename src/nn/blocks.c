@@ -3,7 +3,7 @@
 #define TRANSFORMER_NORM_EPS 1e-6 /* diffusers fixes both */
 #define LAYER_NORM_EPS       1e-5
 
-static const dr_conv_opts window3 = {
+const dr_conv_opts dr_window3 = {
     .pad_top = 1, .pad_left = 1, .pad_bottom = 1, .pad_right = 1
 };
 
@@ -25,7 +25,7 @@ dr_tensor dr_resnet_forward(dr_run *r, const dr_resnet *b, dr_tensor x,
 {
     dr_tensor y = dr_new(r, x.n, x.h, x.w, b->conv2.out);
     dr_mark mark = dr_push(r);
-    dr_conv_opts first = window3, second = window3;
+    dr_conv_opts first = dr_window3, second = dr_window3;
     dr_tensor row, shortcut = x;
     if (time) {
         row = op_linear(r, *time, &b->time, NULL); /* [1, 1, 1, out] */

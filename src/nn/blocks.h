@@ -6,6 +6,9 @@
 /* The blocks that the UNet and the autoencoder share. Names are prefixes inside the weight
  * file, as diffusers writes them. */
 
+/* A 3×3 window that keeps the size. */
+extern const dr_conv_opts dr_window3;
+
 /* Residual block (He et al. 2016; with a timestep as in Ho et al. 2020):
  *   y = shortcut(x) + conv2(silu(norm2(conv1(silu(norm1(x))) + time(silu(t))))) */
 typedef struct {

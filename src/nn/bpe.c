@@ -23,8 +23,7 @@ static dr_status no_memory(dr_err *err)
     return dr_fail(err, DR_ENOMEM, "tokenizer: out of memory");
 }
 
-/* --- regular expressions
- * ------------------------------------------------------------------ */
+/* --- regular expressions --- */
 
 static dr_status compile(pcre2_code **out, const char *pattern, uint32_t flags, dr_err *err)
 {
@@ -58,8 +57,7 @@ static int next_match(dr_bpe *b, const pcre2_code *code, const dr_buf *text, siz
     return 1;
 }
 
-/* --- text
- * --------------------------------------------------------------------------------- */
+/* --- text --- */
 
 /* CJK ideographs are words of their own. */
 static bool is_ideograph(int32_t cp)
@@ -130,8 +128,7 @@ static dr_status lower(dr_bpe *b, dr_buf *out, const dr_buf *text, dr_err *err)
     return DR_OK;
 }
 
-/* --- words
- * -------------------------------------------------------------------------------- */
+/* --- words --- */
 
 /* One encode call: where ids go, and room for the longest word. */
 typedef struct {

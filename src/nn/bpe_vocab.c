@@ -14,8 +14,7 @@
 #define MERGES_MAX       (49152 - 256 - 2) /* CLIP reads no further */
 #define WORD_END         "</w>"
 
-/* --- tables
- * ------------------------------------------------------------------------------- */
+/* --- tables --- */
 
 static size_t power_of_two(size_t at_least)
 {
@@ -122,8 +121,7 @@ static dr_status make_byte_symbols(dr_bpe_vocab *v, dr_err *err)
     return DR_OK;
 }
 
-/* --- files
- * -------------------------------------------------------------------------------- */
+/* --- files --- */
 
 /* Every id from 0 on, each once. seen: n flags, all false. */
 static dr_status read_vocab(dr_bpe_vocab *v, const dr_json *vocab, int n, bool *seen,
@@ -268,8 +266,7 @@ done:
     return st;
 }
 
-/* --- special and added tokens
- * ------------------------------------------------------------- */
+/* --- special and added tokens --- */
 
 enum { BOS, EOS, UNK, PAD, SPECIALS };
 

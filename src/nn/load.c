@@ -11,10 +11,8 @@
 #define CHUNK_BYTES    ((size_t)64 << 20)
 #define ALIGN_BYTES    ((size_t)256)
 #define SAMPLE_BYTES   ((size_t)1024) /* of each tensor, for the digest */
-#define KEEP_ORDER     1
 
-/* --- pool -------------------------------------------------------------------------------
- */
+/* --- pool --- */
 
 typedef struct chunk {
     struct chunk *next;
@@ -84,8 +82,7 @@ static dr_status pool_take(dr_pool *p, size_t bytes, size_t still_to_come, dr_me
     return DR_OK;
 }
 
-/* --- loader -----------------------------------------------------------------------------
- */
+/* --- loader --- */
 
 dr_status dr_loader_open(dr_loader *l, dr_dev *dev, dr_pool *pool, const char *component,
                          const char *dir, const char *stem, dr_err *err)
@@ -94,20 +91,25 @@ dr_status dr_loader_open(dr_loader *l, dr_dev *dev, dr_pool *pool, const char *c
     dr_status st = dr_weights_open(&l->files, dir, stem, err);
     if (st)
         return st;
+    for (size_t i = 0; i < dr_weights_count(l->files); i++)
+        l->total_bytes += dr_weights_at(l->files, i)->bytes;
+    return DR_OK;
+}
+
+dr_digest dr_loader_digest(dr_loader *l)
+{
     dr_hash *h = dr_hash_new();
     if (!h) {
-        dr_weights_close(l->files);
-        return dr_fail(err, DR_ENOMEM, "out of memory");
+        dr_fail(&l->err, DR_ENOMEM, "out of memory");
+        return (dr_digest){ 0 };
     }
     for (size_t i = 0; i < dr_weights_count(l->files); i++) {
         const dr_weight *w = dr_weights_at(l->files, i);
-        l->total_bytes += w->bytes;
         dr_hash_str(h, w->name);
         dr_hash_add(h, w->dim, sizeof w->dim);
         dr_hash_add(h, w->data, w->bytes < SAMPLE_BYTES ? w->bytes : SAMPLE_BYTES);
     }
-    l->digest = dr_hash_end(h);
-    return DR_OK;
+    return dr_hash_end(h);
 }
 
 /* Tensors that old exports carry and no model reads. */
@@ -176,11 +178,9 @@ static int kind_of(const dr_weight *t)
 }
 
 /* Put a checked tensor on the device; o, c, s as in cl/weights.cl. */
-static dr_tensor place(dr_loader *l, const dr_weight *t, int64_t o, int64_t c, int64_t s,
-                       int keep)
+static dr_tensor place(dr_loader *l, const dr_weight *t, int64_t o, int64_t c, int64_t s)
 {
-    dr_tensor w = { .n = 1, .h = 1, .w = keep ? o : s * c, .c = keep ? c : o };
-    int64_t count = o * c * s;
+    dr_tensor w = { .n = 1, .h = 1, .w = s * c, .c = o };
     size_t at = 0;
     int kind = kind_of(t);
     if (kind < 0) {
@@ -190,19 +190,26 @@ static dr_tensor place(dr_loader *l, const dr_weight *t, int64_t o, int64_t c, i
     }
     if (!l->dev)
         return w;
-    if (pool_take(l->pool, (size_t)count * sizeof(float),
+    if (pool_take(l->pool, (size_t)(o * c * s) * sizeof(float),
                   (l->total_bytes - l->loaded_bytes) * (kind ? 2 : 1) + CHUNK_BYTES / 64,
                   &w.mem, &at, &l->err) ||
         stage(l, t))
         return w;
     w.at = at / sizeof(float);
-    if (keep
-            ? op_unpack_weights(l->dev, l->staging, w.mem, w.at, count, 1, 1, kind, &l->err)
-            : op_unpack_weights(l->dev, l->staging, w.mem, w.at, o, c, s, kind, &l->err))
+    if (op_unpack_weights(l->dev, l->staging, w.mem, w.at, o, c, s, kind, &l->err))
         return w;
     l->loaded_bytes += t->bytes;
     if (l->progress)
         l->progress(l->ctx, (double)l->loaded_bytes / (double)l->total_bytes);
+    return w;
+}
+
+/* The same in the order of the file: [rows, c]. */
+static dr_tensor place_rows(dr_loader *l, const dr_weight *t, int64_t rows, int64_t c)
+{
+    dr_tensor w = place(l, t, rows * c, 1, 1);
+    w.w = rows;
+    w.c = c;
     return w;
 }
 
@@ -269,7 +276,7 @@ static bool format(dr_loader *l, char *out, const char *fmt, va_list ap)
 static dr_tensor load_vector(dr_loader *l, const char *name, const char *tail, int64_t c)
 {
     const dr_weight *t = find(l, name, tail, &c, 1);
-    return t ? place(l, t, 1, c, 1, KEEP_ORDER) : (dr_tensor){ 0 };
+    return t ? place_rows(l, t, 1, c) : (dr_tensor){ 0 };
 }
 
 void dr_load_linear(dr_loader *l, dr_weight_mat *w, int64_t in, int64_t out, bool bias,
@@ -279,7 +286,7 @@ void dr_load_linear(dr_loader *l, dr_weight_mat *w, int64_t in, int64_t out, boo
     *w = (dr_weight_mat){ .kh = 1, .kw = 1, .in = in, .out = out };
     const dr_weight *t = find(l, name, "weight", (const int64_t[]){ out, in }, 2);
     if (t)
-        w->w = place(l, t, out, in, 1, 0);
+        w->w = place(l, t, out, in, 1);
     if (t && bias)
         w->b = load_vector(l, name, "bias", out);
 }
@@ -293,7 +300,7 @@ void dr_load_conv(dr_loader *l, dr_weight_mat *w, int64_t in, int64_t out, int w
         find(l, name, "weight", (const int64_t[]){ out, in, window, window }, 4);
     if (!t)
         return;
-    w->w = place(l, t, out, in, (int64_t)window * window, 0);
+    w->w = place(l, t, out, in, (int64_t)window * window);
     w->b = load_vector(l, name, "bias", out);
 }
 
@@ -314,7 +321,7 @@ void dr_load_table(dr_loader *l, dr_weight_mat *w, int64_t rows, int64_t c, cons
     *w = (dr_weight_mat){ .kh = 1, .kw = 1, .in = rows, .out = c };
     const dr_weight *t = find(l, name, "weight", (const int64_t[]){ rows, c }, 2);
     if (t)
-        w->w = place(l, t, rows, c, 1, KEEP_ORDER);
+        w->w = place_rows(l, t, rows, c);
 }
 
 bool dr_load_has(dr_loader *l, const char *fmt, ...)
@@ -323,8 +330,7 @@ bool dr_load_has(dr_loader *l, const char *fmt, ...)
     return l->files && dr_weights_find(l->files, name);
 }
 
-/* --- config -----------------------------------------------------------------------------
- */
+/* --- config --- */
 
 static int64_t check_int(dr_loader *l, const char *key, const dr_json *j, int64_t min,
                          int64_t max, int64_t fallback)

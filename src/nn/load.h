@@ -18,7 +18,6 @@ typedef struct {
     size_t staging_bytes;
     struct dr_pool *pool; /* where the weights stay */
     size_t loaded_bytes, total_bytes;
-    dr_digest digest; /* of names, shapes and samples of the data: tells weights apart */
     void (*progress)(void *ctx, double share);
     /* When set there are no files and no device: every tensor that the model asks for is
      * told here, [dim…] as PyTorch has it, and counts as found. */
@@ -37,6 +36,8 @@ size_t dr_pool_bytes(const dr_pool *p);
 DR_MUST_USE dr_status dr_loader_open(dr_loader *l, dr_dev *dev, dr_pool *pool,
                                      const char *component, const char *dir,
                                      const char *stem, dr_err *err);
+/* A digest of names, shapes and samples of the data: tells weights apart. */
+dr_digest dr_loader_digest(dr_loader *l);
 /* Close, and tell whether all went well: l->err, or tensors in the file that nothing used
  * (a config that belongs to other weights). */
 DR_MUST_USE dr_status dr_loader_close(dr_loader *l, dr_err *err);
@@ -55,8 +56,7 @@ void dr_load_table(dr_loader *l, dr_weight_mat *w, int64_t rows, int64_t c,
 /* Whether the file has a tensor NAME. */
 bool dr_load_has(dr_loader *l, const char *name, ...) DR_PRINTF(2, 3);
 
-/* --- reading a model's config.json ------------------------------------------------------
- */
+/* --- reading a model's config.json --- */
 
 /* A whole number in min..max; absent or null: fallback. Errors name component and key. */
 int64_t dr_config_int(dr_loader *l, const dr_json *config, const char *key, int64_t min,

@@ -5,10 +5,6 @@
 
 #define SKIPS_MAX 64
 
-static const dr_conv_opts window3 = {
-    .pad_top = 1, .pad_left = 1, .pad_bottom = 1, .pad_right = 1
-};
-
 /* What the config says of one level, counted from the picture inwards. */
 typedef struct {
     int64_t channels, layers, heads, text_c;
@@ -23,8 +19,7 @@ typedef struct {
     dr_arena *mem;
 } unet_config;
 
-/* --- reading the config -----------------------------------------------------------------
- */
+/* --- reading the config --- */
 
 /* Options that would change the picture; only the value of the SD family is known. */
 static const char *const only[][2] = {
@@ -139,8 +134,7 @@ static void read_config(unet_config *c, dr_unet *m, dr_loader *l, const dr_json 
                 l->component, name);
 }
 
-/* --- weights ----------------------------------------------------------------------------
- */
+/* --- weights --- */
 
 static void load_transformer(dr_unet *m, dr_loader *l, const unet_config *c,
                              const level_config *v, dr_transformer *t, const char *name)
@@ -244,8 +238,7 @@ void dr_unet_load(dr_unet *m, dr_loader *l, const dr_json *config, dr_arena *mem
                 m->n_skips, SKIPS_MAX);
 }
 
-/* --- forward ----------------------------------------------------------------------------
- */
+/* --- forward --- */
 
 static void read_text(dr_run *r, const dr_unet_block *b, dr_tensor text, dr_text_kv *kv)
 {
@@ -309,7 +302,7 @@ dr_tensor dr_unet_forward(dr_run *r, const dr_unet *m, dr_tensor latents, int64_
     dr_tensor time = op_activate(r, dr_unet_time(r, m, timestep), DR_SILU);
     dr_tensor skip[SKIPS_MAX];
     int n = 0;
-    dr_conv_opts in = window3;
+    dr_conv_opts in = dr_window3;
     in.batch = batch;
     in.in_scale = (float)in_scale;
     dr_tensor h = op_conv2d(r, latents, &m->conv_in, &in); /* [batch, h, w, width] */
@@ -320,7 +313,7 @@ dr_tensor dr_unet_forward(dr_run *r, const dr_unet *m, dr_tensor latents, int64_
         for (int j = 0; j < b->n_layers; j++)
             skip[n++] = h = layer_forward(r, b, j, h, &time, kv, "down", i);
         if (b->sampler.out) {
-            dr_conv_opts down = window3;
+            dr_conv_opts down = dr_window3;
             down.stride = 2;
             skip[n++] = h = op_conv2d(r, h, &b->sampler, &down);
             dr_show(r, h, "down_blocks.%d.downsamplers.0", i);
@@ -334,7 +327,7 @@ dr_tensor dr_unet_forward(dr_run *r, const dr_unet *m, dr_tensor latents, int64_
         for (int j = 0; j < b->n_layers; j++)
             h = layer_forward(r, b, j, op_concat(r, h, skip[--n]), &time, kv, "up", i);
         if (b->sampler.out) { /* to the size of the next skip: odd sizes come back too */
-            dr_conv_opts up = window3;
+            dr_conv_opts up = dr_window3;
             up.up_h = skip[n - 1].h;
             up.up_w = skip[n - 1].w;
             h = op_conv2d(r, h, &b->sampler, &up);
@@ -343,7 +336,7 @@ dr_tensor dr_unet_forward(dr_run *r, const dr_unet *m, dr_tensor latents, int64_
         dr_show(r, h, "up_blocks.%d", i);
     }
     h = op_group_norm(r, h, &m->norm_out, true);
-    op_conv2d_into(r, out, h, &m->conv_out, &window3);
+    op_conv2d_into(r, out, h, &m->conv_out, &dr_window3);
     dr_show(r, out, "conv_out");
     dr_pop(r, mark);
     return out;

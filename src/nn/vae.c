@@ -5,10 +5,6 @@
 
 #define VAE_NORM_EPS 1e-6
 
-static const dr_conv_opts window3 = {
-    .pad_top = 1, .pad_left = 1, .pad_bottom = 1, .pad_right = 1
-};
-
 typedef struct {
     int64_t channels[DR_VAE_LEVELS_MAX]; /* from the picture inwards */
     int64_t layers, groups;
@@ -180,7 +176,7 @@ static void finish(dr_run *r, const dr_vae_half *h, dr_tensor x, dr_tensor y,
 {
     dr_mark mark = dr_push(r);
     x = op_group_norm(r, x, &h->norm_out, true);
-    op_conv2d_into(r, y, x, &h->conv_out, &window3);
+    op_conv2d_into(r, y, x, &h->conv_out, &dr_window3);
     dr_show(r, y, "%s.conv_out", half);
     dr_pop(r, mark);
 }
@@ -195,11 +191,11 @@ dr_tensor dr_vae_decode(dr_run *r, const dr_vae *m, dr_tensor z)
     if (m->post_quant.out)
         x = op_conv2d(r, x, &m->post_quant, &(dr_conv_opts){ 0 });
     dr_show(r, x, "post_quant_conv");
-    x = op_conv2d(r, x, &h->conv_in, &window3);
+    x = op_conv2d(r, x, &h->conv_in, &dr_window3);
     dr_show(r, x, "decoder.conv_in");
     x = mid_forward(r, h, x, "decoder");
     for (int i = 0; i < h->n_levels; i++) {
-        dr_conv_opts up = window3; /* nearest neighbour, then a convolution */
+        dr_conv_opts up = dr_window3; /* nearest neighbour, then a convolution */
         up.up_h = 2 * x.h;
         up.up_w = 2 * x.w;
         x = level_forward(r, &h->levels[i], x, up.up_h, up.up_w, &up);
@@ -218,7 +214,7 @@ dr_tensor dr_vae_encode(dr_run *r, const dr_vae *m, dr_tensor picture)
     dr_tensor out =
         dr_new(r, picture.n, picture.h / m->factor, picture.w / m->factor, h->conv_out.out);
     dr_mark mark = dr_push(r);
-    dr_tensor x = op_conv2d(r, picture, &h->conv_in, &window3);
+    dr_tensor x = op_conv2d(r, picture, &h->conv_in, &dr_window3);
     dr_show(r, x, "encoder.conv_in");
     for (int i = 0; i < h->n_levels; i++) {
         x = level_forward(r, &h->levels[i], x, x.h / 2, x.w / 2, &down);
