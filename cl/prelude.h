@@ -48,42 +48,34 @@ inline void store8(float8 v, __global float *p, long n)
         p[6] = v.s6;
 }
 
-/* Sum (or maximum) over a work-group; every work-item gets the result. */
-inline float group_sum(float v, __local float *tmp)
-{
+/* Join v over a work-group; every work-item gets the result. JOIN(a, b) is associative. */
 #if WG == 1
-    return v;
-#else
-    int id = get_local_id(0);
-    barrier(CLK_LOCAL_MEM_FENCE);
-    tmp[id] = v;
-    barrier(CLK_LOCAL_MEM_FENCE);
-    for (int s = WG / 2; s > 0; s /= 2) {
-        if (id < s)
-            tmp[id] += tmp[id + s];
-        barrier(CLK_LOCAL_MEM_FENCE);
+#define GROUP_JOIN(name, JOIN)                                                              \
+    inline float name(float v, __local float *tmp)                                          \
+    {                                                                                       \
+        return v;                                                                           \
     }
-    return tmp[0];
+#else
+#define GROUP_JOIN(name, JOIN)                                                              \
+    inline float name(float v, __local float *tmp)                                          \
+    {                                                                                       \
+        int id = get_local_id(0);                                                           \
+        barrier(CLK_LOCAL_MEM_FENCE);                                                       \
+        tmp[id] = v;                                                                        \
+        barrier(CLK_LOCAL_MEM_FENCE);                                                       \
+        for (int s = WG / 2; s > 0; s /= 2) {                                               \
+            if (id < s)                                                                     \
+                tmp[id] = JOIN(tmp[id], tmp[id + s]);                                       \
+            barrier(CLK_LOCAL_MEM_FENCE);                                                   \
+        }                                                                                   \
+        return tmp[0];                                                                      \
+    }
 #endif
-}
 
-inline float group_max(float v, __local float *tmp)
-{
-#if WG == 1
-    return v;
-#else
-    int id = get_local_id(0);
-    barrier(CLK_LOCAL_MEM_FENCE);
-    tmp[id] = v;
-    barrier(CLK_LOCAL_MEM_FENCE);
-    for (int s = WG / 2; s > 0; s /= 2) {
-        if (id < s)
-            tmp[id] = fmax(tmp[id], tmp[id + s]);
-        barrier(CLK_LOCAL_MEM_FENCE);
-    }
-    return tmp[0];
-#endif
-}
+#define PLUS(a, b) ((a) + (b))
+
+GROUP_JOIN(group_sum, PLUS)
+GROUP_JOIN(group_max, fmax)
 
 inline float sum8(float8 v)
 {

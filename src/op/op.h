@@ -30,6 +30,7 @@ DR_MUST_USE dr_status op_unpack_weights(dr_dev *d, dr_mem *file, dr_mem *to, siz
                                         int64_t o, int64_t c, int64_t s, int kind,
                                         dr_err *err);
 
+/* Numbered as cl/elementwise.cl counts them. */
 typedef enum { DR_SILU, DR_GELU, DR_QUICK_GELU, DR_ACTIVATIONS } dr_activation;
 
 /* y = x·W + b (+ residual, of y's shape). x: [n, t, in] → [n, t, out]. The `_into` forms

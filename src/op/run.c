@@ -54,11 +54,11 @@ void dr_run_reset(dr_run *r, bool dry)
     r->flops = 0;
     r->peak_bytes = 0;
     r->slab = 0;
-    r->used = r->before = 0;
+    r->used = 0;
 }
 
 /* Slabs of one device allocation each: the first ones full, the last one what is left. A
- * tensor never spans two, so some room is added for the ends that stay empty. */
+ * tensor never spans two; the ends that stay empty are part of the peak. */
 dr_status dr_run_reserve(dr_run *r, size_t bytes, dr_err *err)
 {
     size_t have = 0, limit = slab_limit(r);
@@ -95,8 +95,6 @@ dr_mark dr_push(dr_run *r)
 void dr_pop(dr_run *r, dr_mark m)
 {
     assert(m.slab < r->slab || (m.slab == r->slab && m.used <= r->used));
-    size_t limit = slab_limit(r);
-    r->before -= limit * (size_t)(r->slab - m.slab);
     r->slab = m.slab;
     r->used = m.used;
 }
@@ -124,7 +122,6 @@ dr_tensor dr_new(dr_run *r, int64_t n, int64_t h, int64_t w, int64_t c)
     }
     bytes = (bytes + ALIGN_BYTES - 1) / ALIGN_BYTES * ALIGN_BYTES;
     if (bytes > limit - r->used) { /* the next slab; this one is full-sized by now */
-        r->before += limit;
         r->slab++;
         r->used = 0;
     }
@@ -137,8 +134,9 @@ dr_tensor dr_new(dr_run *r, int64_t n, int64_t h, int64_t w, int64_t c)
     }
     x.at = r->used / sizeof(float);
     r->used += bytes;
-    if (r->before + r->used > r->peak_bytes)
-        r->peak_bytes = r->before + r->used;
+    size_t total = limit * (size_t)r->slab + r->used;
+    if (total > r->peak_bytes)
+        r->peak_bytes = total;
     return x;
 }
 

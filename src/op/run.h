@@ -42,7 +42,6 @@ struct dr_run {
     struct dr_slab *slabs;
     int n_slabs, cap_slabs, slab; /* slab: the one that new tensors come from */
     size_t used;                  /* bytes used in it */
-    size_t before;                /* bytes in the slabs before it */
     /* May be set to look at the results of a model's blocks while a real run computes
      * them; x is valid during the call, name is the module's path as diffusers spells it:
      * "mid_block.attentions.0". */

@@ -88,8 +88,7 @@ static dr_weight_norm norm(probe *p, float **w, float **b, int64_t c, int64_t gr
     return m;
 }
 
-/* --- products ---------------------------------------------------------------------------
- */
+/* --- products --- */
 
 /* A product the way an operation asks for it; heads > 1: as attention does, side by side
  * in one row. Small ones take CLBlast's direct kernel, large ones the packed one. */
@@ -211,8 +210,7 @@ static void test_attention(probe *p)
     }
 }
 
-/* --- the other operations ---------------------------------------------------------------
- */
+/* --- the other operations --- */
 
 static void test_norms(probe *p)
 {
@@ -348,8 +346,7 @@ static void test_unpack_weights(probe *p)
     dr_mem_free(p->run.dev, file_mem);
 }
 
-/* --- all of it --------------------------------------------------------------------------
- */
+/* --- all of it --- */
 
 static void (*const tests[])(probe *p) = {
     test_unpack_weights, test_elementwise, test_norms,        test_gemm,     test_conv2d,
