@@ -38,8 +38,7 @@ typedef struct {
     dr_buf rows; /* JSON objects so far */
 } bench;
 
-/* --- loading ----------------------------------------------------------------------------
- */
+/* --- loading --- */
 
 static void load_unet(bench *b, dr_loader *l, const dr_json *config)
 {
@@ -98,8 +97,7 @@ static void model_close(bench *b)
     b->mem = NULL;
 }
 
-/* --- what is timed ----------------------------------------------------------------------
- */
+/* --- what is timed --- */
 
 /* Latents for pictures of size × size and what the model makes of them. */
 static void call_unet(bench *b, int64_t size, int64_t batch)
@@ -218,8 +216,7 @@ static dr_status time_model(bench *b, const char *name, const char *path, int64_
     return st;
 }
 
-/* --- the whole pipeline -----------------------------------------------------------------
- */
+/* --- the whole pipeline --- */
 
 /* One picture of the demo model; its second run, when everything is compiled. */
 static dr_status time_picture(bench *b, const char *path, dr_run_stats *stats, dr_err *err)

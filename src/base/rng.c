@@ -9,8 +9,7 @@
 
 static const double two_pi = 6.283185307179586476925;
 
-/* --- Philox ------------------------------------------------------------------------------
- */
+/* --- Philox --- */
 
 void dr_philox4x32(uint32_t out[4], const uint32_t counter[4], const uint32_t key[2])
 {
@@ -53,8 +52,7 @@ void dr_philox_normal(float *out, size_t n, uint64_t seed, uint32_t step, uint32
     }
 }
 
-/* --- PyTorch's CPU generator -------------------------------------------------------------
- */
+/* --- PyTorch's CPU generator --- */
 
 void dr_torch_seed(dr_torch_rng *r, uint64_t seed)
 {

@@ -29,8 +29,7 @@ void dr_parameters_text(dr_buf *out, const dr_model *m, const dr_job *job,
     dr_buf_puts(out, ", Version: darkroom " DR_VERSION);
 }
 
-/* --- inspect ----------------------------------------------------------------------------
- */
+/* --- inspect --- */
 
 #define COMPONENTS 3
 

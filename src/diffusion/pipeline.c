@@ -36,8 +36,7 @@ const char *dr_phase_name(dr_phase p)
     return names[p];
 }
 
-/* --- telling ----------------------------------------------------------------------------
- */
+/* --- telling --- */
 
 static void tell(job_run *s, dr_phase phase, int64_t step)
 {
@@ -86,8 +85,7 @@ static void check_finite(dr_run *r, dr_range range, const char *what)
             (long long)range.not_finite, what);
 }
 
-/* --- noise ------------------------------------------------------------------------------
- */
+/* --- noise --- */
 
 /* Normal noise for all images, element order as PyTorch's [c, h, w], into x. step 0 is the
  * first latents', step i + 1 what step i adds. */
@@ -113,8 +111,7 @@ static void draw_noise(job_run *s, dr_tensor x, int64_t step)
     }
 }
 
-/* --- the parts --------------------------------------------------------------------------
- */
+/* --- the parts --- */
 
 /* Embed negative and positive prompt and keep every cross-attention's keys and values. */
 static void encode_text(job_run *s)
@@ -271,8 +268,7 @@ static latents make_latents(job_run *s)
                       .noise = dr_new(s->r, s->n, s->h, s->w, s->c) };
 }
 
-/* --- plan -------------------------------------------------------------------------------
- */
+/* --- plan --- */
 
 static dr_status check_size(const char *field, int64_t v, const dr_model *m, dr_err *err)
 {
@@ -348,8 +344,7 @@ dr_status dr_plan_make(dr_plan *plan, dr_model *m, const dr_job *job, dr_err *er
     return check_memory(plan, m, err);
 }
 
-/* --- run --------------------------------------------------------------------------------
- */
+/* --- run --- */
 
 dr_status dr_pipeline_run(dr_model *m, const dr_job *job, const dr_plan *plan,
                           const dr_observer *obs, dr_run_stats *stats, dr_err *err)

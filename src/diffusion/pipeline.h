@@ -4,6 +4,7 @@
 #include "base/buf.h"
 #include "base/conf.h"
 #include "base/err.h"
+#include "base/file.h"
 
 #include <darkroom/job.h>
 #include <stdbool.h>
@@ -85,7 +86,8 @@ void dr_model_close(dr_model *m);             /* accepts NULL */
 const char *dr_model_name(const dr_model *m); /* the folder's last component */
 
 /* The model folder to use: conf's model.path, else the demo model beside the program. */
-DR_MUST_USE dr_status dr_model_path(char out[4096], const dr_conf *conf, dr_err *err);
+DR_MUST_USE dr_status dr_model_path(char out[DR_PATH_MAX], const dr_conf *conf,
+                                    dr_err *err);
 
 /* Fill in defaults, check the job against the model (sizes, task, sampler) and, by a dry
  * run, that it fits the device's memory. Costs no device time. */

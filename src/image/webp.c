@@ -9,8 +9,7 @@
 
 #define LOSSLESS_QUALITY 75.0f /* how hard to look for a smaller file; nothing is lost */
 
-/* --- metadata
- * ----------------------------------------------------------------------------- */
+/* --- metadata --- */
 
 /* The next code point; U+FFFD for what is not UTF-8. */
 static int32_t next_cp(const char **p, const char *end)
@@ -149,8 +148,7 @@ static dr_status add_metadata(const dr_buf *webp, const char *text, dr_buf *out,
     return done ? DR_OK : no_memory(err);
 }
 
-/* --- pixels
- * ------------------------------------------------------------------------------- */
+/* --- pixels --- */
 
 static int on_bytes(const uint8_t *p, size_t n, const WebPPicture *picture)
 {

@@ -1,6 +1,7 @@
 #include "worker/worker.h"
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "dev/dev.h"
@@ -88,7 +89,7 @@ static dr_status open_queues(dr_worker *w, dr_err *err)
 
 static dr_status open_engine(dr_worker *w, dr_err *err)
 {
-    char path[4096], device[300], quoted[600];
+    char path[DR_PATH_MAX], device[300], quoted[600];
     double from_s = dr_now_s();
     dr_status st = dr_model_path(path, w->conf, err);
     if (!st)

@@ -139,8 +139,7 @@ static const lie lies[] = {
       .says = { "16 tensors", "text_model.encoder.layers.2." } },
 };
 
-/* --- a changed copy ---------------------------------------------------------------------
- */
+/* --- a changed copy --- */
 
 static const char *stem_of(const char *component)
 {
@@ -223,8 +222,7 @@ static void copy_config(const char *from, const char *to, const lie *l)
     dr_json_free(config);
 }
 
-/* --- tests ------------------------------------------------------------------------------
- */
+/* --- tests --- */
 
 static int fixtures(void **state)
 {

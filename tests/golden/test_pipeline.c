@@ -59,8 +59,7 @@ static int teardown(void **state)
     return golden_teardown(&g);
 }
 
-/* --- running a job ----------------------------------------------------------------------
- */
+/* --- running a job --- */
 
 /* What came out of a run. */
 typedef struct {
@@ -184,8 +183,7 @@ static dr_job small_job(fixture *f)
     return job;
 }
 
-/* --- against diffusers ------------------------------------------------------------------
- */
+/* --- against diffusers --- */
 
 static void copy_file(const char *from, const char *to_dir, const char *name)
 {
@@ -253,8 +251,7 @@ static void pictures_equal_diffusers(void **state)
     assert_int_equal(dr_json_count(list), 2);
 }
 
-/* --- seeds and batches ------------------------------------------------------------------
- */
+/* --- seeds and batches --- */
 
 static void same_job_same_bytes(void **state)
 {
@@ -330,8 +327,7 @@ static void guidance_changes_the_picture(void **state)
     assert_memory_equal(still.rgb[0], without.rgb[0], rgb_bytes(&with));
 }
 
-/* --- what a run tells -------------------------------------------------------------------
- */
+/* --- what a run tells --- */
 
 static void previews_come_and_change_nothing(void **state)
 {
@@ -357,8 +353,7 @@ static void stops_within_one_step(void **state)
     run(f->g, f->model, &job); /* and the next job is not disturbed */
 }
 
-/* --- bad numbers ------------------------------------------------------------------------
- */
+/* --- bad numbers --- */
 
 /* A copy of a component's weights with NaN as the first value of a tensor of halves. */
 static void spoil(const char *from, const char *to, const char *tensor)

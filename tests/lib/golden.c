@@ -18,8 +18,7 @@ static void must(dr_status st, const char *what, const dr_err *err)
         fail_msg("%s: %s", what, err->message);
 }
 
-/* --- fixtures ---------------------------------------------------------------------------
- */
+/* --- fixtures --- */
 
 golden *golden_open(const char *dir)
 {
@@ -87,8 +86,7 @@ golden_tensor golden_of(golden *g, const dr_json *item, const char *key)
     return golden_get(g, dr_json_get_string(item, key, NULL));
 }
 
-/* --- models -----------------------------------------------------------------------------
- */
+/* --- models --- */
 
 void golden_device(golden *g)
 {
@@ -185,8 +183,7 @@ int golden_teardown(void **state)
     return 0;
 }
 
-/* --- comparisons ------------------------------------------------------------------------
- */
+/* --- comparisons --- */
 
 double golden_l2(const float *have, const float *want, size_t count)
 {
@@ -223,8 +220,7 @@ double golden_psnr(const uint8_t *a, const uint8_t *b, size_t count)
     return sum > 0 ? 10 * log10(255.0 * 255.0 * (double)count / sum) : INFINITY;
 }
 
-/* --- runs -------------------------------------------------------------------------------
- */
+/* --- runs --- */
 
 static void must_run(const dr_run *r, const char *how)
 {
@@ -263,8 +259,7 @@ dr_tensor golden_put(dr_run *r, golden_tensor x)
     return t;
 }
 
-/* --- changed copies of a model ----------------------------------------------------------
- */
+/* --- changed copies of a model --- */
 
 /* Call act(ctx, path, name) for every entry of a folder. */
 static void each_entry(const char *dir,

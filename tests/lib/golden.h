@@ -88,8 +88,7 @@ void golden_run(golden *g, golden_body *body, void *ctx, size_t tile_bytes,
 /* A new tensor holding x. */
 dr_tensor golden_put(dr_run *r, golden_tensor x);
 
-/* --- changed copies of a model ----------------------------------------------------------
- */
+/* --- changed copies of a model --- */
 
 /* Make a new folder under /tmp whose entries are links to those of the model folder
  * `source`, but for the entry `but` (NULL: all). dir: "/tmp/….XXXXXX", completed. */

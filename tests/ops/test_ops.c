@@ -12,8 +12,7 @@ static int64_t channels(kit *k)
     return kit_pick(k, 0, 1) ? 8 * kit_pick(k, 1, 40) : kit_pick(k, 1, 300);
 }
 
-/* --- norms and softmax ------------------------------------------------------------------
- */
+/* --- norms and softmax --- */
 
 static void group_norm_run(kit *k, int64_t n, int64_t h, int64_t w, int64_t groups,
                            int64_t per, float mean, float std, double limit)
@@ -109,8 +108,7 @@ static void test_softmax(void **state)
     }
 }
 
-/* --- element by element -----------------------------------------------------------------
- */
+/* --- element by element --- */
 
 static void test_activate(void **state)
 {
@@ -201,8 +199,7 @@ static void test_scale_and_fill(void **state)
     }
 }
 
-/* --- embeddings, sampler, pictures ------------------------------------------------------
- */
+/* --- embeddings, sampler, pictures --- */
 
 static void test_embed_tokens(void **state)
 {

@@ -150,8 +150,7 @@ static void test_push_and_pop(void **state)
     assert_int_equal(dr_count(s), 48);
 }
 
-/* --- errors -----------------------------------------------------------------------------
- */
+/* --- errors --- */
 
 static void expect_shape_error(kit *k, const char *word)
 {

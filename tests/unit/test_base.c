@@ -17,8 +17,7 @@
 
 #include <cmocka.h>
 
-/* --- err
- * ---------------------------------------------------------------------------------- */
+/* --- err --- */
 
 static void test_err(void **state)
 {
@@ -77,8 +76,7 @@ static void test_mul(void **state)
     assert_non_null(strstr(err.message, "x 2"));
 }
 
-/* --- arena
- * -------------------------------------------------------------------------------- */
+/* --- arena --- */
 
 static void test_arena(void **state)
 {
@@ -111,8 +109,7 @@ static void test_arena(void **state)
     dr_arena_free(NULL);
 }
 
-/* --- buf
- * ---------------------------------------------------------------------------------- */
+/* --- buf --- */
 
 static void test_buf(void **state)
 {
@@ -148,8 +145,7 @@ static void test_buf(void **state)
     dr_buf_free(&b);
 }
 
-/* --- files
- * -------------------------------------------------------------------------------- */
+/* --- files --- */
 
 static char dir[] = "/tmp/darkroom-base-XXXXXX";
 
@@ -246,8 +242,7 @@ static void test_dirs(void **state)
     assert_true(dr_dir_exists(path));
 }
 
-/* --- log, hash, utf8
- * ---------------------------------------------------------------------- */
+/* --- log, hash, utf8 --- */
 
 static void test_log_quote(void **state)
 {

@@ -8,8 +8,7 @@
 
 #include <cmocka.h>
 
-/* --- Philox ------------------------------------------------------------------------------
- */
+/* --- Philox --- */
 
 /* The philox4x32-10 rows of Random123's known answers. */
 static void philox_known_answers(void **state)
@@ -96,8 +95,7 @@ static void philox_moments_are_normal(void **state)
     assert_float_equal(lag / N, 0, 0.01);
 }
 
-/* --- PyTorch -----------------------------------------------------------------------------
- */
+/* --- PyTorch --- */
 
 #define TOLERANCE 1e-6
 

@@ -13,8 +13,7 @@
 
 #include <cmocka.h>
 
-/* --- hand-made files ---------------------------------------------------------------------
- */
+/* --- hand-made files --- */
 
 static char dir[64];
 static char file[128]; /* dir/m.safetensors */
@@ -80,8 +79,7 @@ static void expect_error(dr_status st, const dr_err *err, const char *const *par
             fail_msg("'%s' is not in: %s", parts[i], err->message);
 }
 
-/* --- good files --------------------------------------------------------------------------
- */
+/* --- good files --- */
 
 static const char good[] =
     "{\"__metadata__\":{\"format\":\"pt\"},"
@@ -170,8 +168,7 @@ static void finds_thousands_by_name(void **state)
     dr_weights_close(w);
 }
 
-/* --- broken files ------------------------------------------------------------------------
- */
+/* --- broken files --- */
 
 #define T(name, dtype, shape, span)                                                        \
     "\"" name "\":{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":" span "}"
@@ -278,8 +275,7 @@ static void refuses_every_truncation(void **state)
     dr_buf_free(&b);
 }
 
-/* --- which file --------------------------------------------------------------------------
- */
+/* --- which file --- */
 
 static void expect_only(const char *name)
 {
@@ -387,8 +383,7 @@ static void refuses_a_tensor_in_two_shards(void **state)
     expect_error(st, &err, parts, 3);
 }
 
-/* --- number formats ----------------------------------------------------------------------
- */
+/* --- number formats --- */
 
 static void halves_become_floats(void **state)
 {
