@@ -57,6 +57,8 @@ doors() {
         fi
     done <<'ROWS'
 hiredis/ src/queue/redis\.c:
+openssl/ src/queue/tls\.c:
+microhttpd src/worker/http\.c:
 msgpack src/job/msgpack\.c:
 webp/ src/image/webp\.c:
 cjson/ src/base/json\.c:

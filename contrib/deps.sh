@@ -7,7 +7,8 @@ set -eu
 build="gcc make pkg-config libc6-dev
   ocl-icd-opencl-dev opencl-headers pocl-opencl-icd libclblast-dev
   libhiredis-dev libmsgpack-dev libwebp-dev libcjson-dev libpcre2-dev libutf8proc-dev
-  libinih-dev libxxhash-dev redis-server redis-tools"
+  libinih-dev libxxhash-dev libssl-dev libmicrohttpd-dev
+  redis-server redis-tools"
 test="libcmocka-dev git procps python3 python3-venv
   clang-14 clang-format-14 cppcheck"
 

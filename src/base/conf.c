@@ -24,26 +24,69 @@
 
 const dr_conf_row dr_conf_rows[] = {
     S("redis.url", redis.url, "redis://127.0.0.1:6379",
-      "Where Redis listens: redis://host:port/db or unix:///path/to/socket."),
+      "Where Redis listens: redis://[user:password@]host:port/db, unix:///path/to/socket,\n"
+      "or rediss:// for TLS. Through Sentinel, which also finds the new master after a\n"
+      "failover: redis+sentinel://[user:password@]host:port,host:port/master/db\n"
+      "(rediss+sentinel:// with TLS). A node of a cluster leads to the right one."),
     I("redis.timeout_ms", redis.timeout_ms, 100, 60000, "5000",
       "Milliseconds to wait for a connection or a reply before the connection counts as\n"
       "lost and is made anew."),
+    S("redis.tls_ca", redis.tls_ca, "",
+      "PEM file of the authorities that may sign the server's certificate; empty: the\n"
+      "system's."),
+    S("redis.tls_cert", redis.tls_cert, "",
+      "PEM file with this side's certificate, for servers that ask for one."),
+    S("redis.tls_key", redis.tls_key, "", "PEM file with the key of redis.tls_cert."),
+    B("redis.tls_verify", redis.tls_verify, "yes",
+      "Check the server's certificate and name; no: anyone in between can read along."),
+    S("redis.sentinel_password", redis.sentinel_password, "",
+      "Password of the Sentinels themselves, as [user:]password; empty: none."),
     S("queue.prefix", queue.prefix, "{darkroom}",
       "Start of every key. The braces keep all keys in one hash slot of a Redis cluster."),
     I("queue.block_ms", queue.block_ms, 10, 10000, "1000",
       "Milliseconds an idle worker blocks in Redis for a new job; also how soon it sees\n"
       "that it should stop."),
+    S("queue.weights", queue.weights, "8:3:1",
+      "How often jobs of high, normal and low go first while all three wait, so that\n"
+      "none starves; 1:0:0 serves strictly by class."),
     I("queue.events_maxlen", queue.events_maxlen, 16, 100000, "256",
       "Events kept in a job's event stream for late readers; the oldest are dropped."),
+    I("queue.dead_maxlen", queue.dead_maxlen, 1, 1000000, "10000",
+      "Entries kept in the dead letter stream; the oldest are dropped."),
     I("lease.ms", lease.ms, 1000, 3600000, "20000",
       "Milliseconds without renewal after which another worker may take a job: the time\n"
       "to recover from a killed worker."),
     I("lease.renew_ms", lease.renew_ms, 100, 600000, "5000",
       "Milliseconds between renewals; a quarter of lease.ms survives three lost replies."),
+    I("retry.base_ms", retry.base_ms, 1, 3600000, "1000",
+      "Milliseconds before the second attempt of a job that failed for a passing reason\n"
+      "(device lost, memory out); doubled with each attempt, half of it random."),
+    I("retry.max_ms", retry.max_ms, 1, 86400000, "60000",
+      "Longest wait between two attempts."),
+    I("retry.crashes_max", retry.crashes_max, 1, 100, "3",
+      "Workers that may die while they hold a job before it is put away as poison."),
     S("worker.name", worker.name, "",
       "Name in the consumer group and in events; empty: host name and process id."),
     I("worker.drain_ms", worker.drain_ms, 0, 86400000, "600000",
       "Milliseconds that SIGTERM lets the running job go on before it is handed back."),
+    I("worker.timeout_ms", worker.timeout_ms, 0, 2592000000, "3600000",
+      "Milliseconds that one run of a job may take unless the job says otherwise;\n"
+      "0: no limit."),
+    I("worker.stall_ms", worker.stall_ms, 1000, 86400000, "300000",
+      "Milliseconds without a finished step after which the device counts as hung: the\n"
+      "worker stops renewing and ends, so that another takes the job. Must be longer\n"
+      "than the slowest step, decode or load."),
+    I("batch.max", batch.max, 1, 8, "4",
+      "Waiting jobs of the same model, size, steps and sampler that run as one batch;\n"
+      "fewer when the device's memory says so. 1: each alone."),
+    I("batch.wait_ms", batch.wait_ms, 0, 10000, "0",
+      "Milliseconds to wait for more jobs of a batch that is not full; 0: take what is\n"
+      "there."),
+    I("checkpoint.max_mb", checkpoint.max_mb, 0, 512, "32",
+      "Largest state in mebibytes that a running job leaves in Redis when it is handed\n"
+      "back, so that the next worker goes on from its step; 0: it begins anew."),
+    I("checkpoint.ttl_s", checkpoint.ttl_s, 1, 2592000, "86400",
+      "Seconds that such a state is kept."),
     I("result.ttl_s", result.ttl_s, 1, 2592000, "3600",
       "Seconds that results, events and job state stay in Redis once a job ended."),
     I("result.publish_max", result.publish_max, 0, 536870912, "1048576",
@@ -52,6 +95,14 @@ const dr_conf_row dr_conf_rows[] = {
     S("model.path", model.path, "",
       "Model folder in diffusers layout (model_index.json inside); empty: the demo model\n"
       "that comes with darkroom."),
+    S("model.dir", model.dir, "",
+      "Folder whose sub-folders are the models that jobs may name; empty: model.path\n"
+      "only. The default model is model.path, else the first one by name."),
+    I("model.memory_mb", model.memory_mb, 0, 16777216, "0",
+      "Mebibytes of weights that may stay loaded; the least recently used go first.\n"
+      "0: three quarters of the device's memory."),
+    I("model.affinity_ms", model.affinity_ms, 0, 3600000, "10000",
+      "Milliseconds that a job may be passed over by jobs whose model is loaded already."),
     I("model.text_cache", model.text_cache, 0, 100000, "64",
       "Prompts whose embeddings stay in memory (least recently used go first)."),
     S("device.select", device.select, "",
@@ -80,6 +131,9 @@ const dr_conf_row dr_conf_rows[] = {
       "WebP quality for jobs that do not say; 90 is where differences stop being seen."),
     I("output.preview_every", output.preview_every, 0, 1000, "0",
       "Steps between previews for jobs that do not say; 0: none."),
+    S("metrics.listen", metrics.listen, "",
+      "Address for Prometheus and probes as host:port (127.0.0.1:9464, :9464 for all\n"
+      "interfaces): /metrics, /healthz, /readyz; empty: none."),
     S("log.level", log.level, "info",
       "Least level that is logged: debug, info, warn, error."),
 };

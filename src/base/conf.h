@@ -14,24 +14,35 @@ typedef struct {
     struct {
         char *url;
         int64_t timeout_ms;
+        char *tls_ca, *tls_cert, *tls_key, *sentinel_password;
+        bool tls_verify;
     } redis;
     struct {
-        char *prefix;
-        int64_t block_ms, events_maxlen;
+        char *prefix, *weights;
+        int64_t block_ms, events_maxlen, dead_maxlen;
     } queue;
     struct {
         int64_t ms, renew_ms;
     } lease;
     struct {
+        int64_t base_ms, max_ms, crashes_max;
+    } retry;
+    struct {
         char *name;
-        int64_t drain_ms;
+        int64_t drain_ms, timeout_ms, stall_ms;
     } worker;
+    struct {
+        int64_t max, wait_ms;
+    } batch;
+    struct {
+        int64_t max_mb, ttl_s;
+    } checkpoint;
     struct {
         int64_t ttl_s, publish_max;
     } result;
     struct {
-        char *path;
-        int64_t text_cache;
+        char *path, *dir;
+        int64_t text_cache, memory_mb, affinity_ms;
     } model;
     struct {
         char *select, *cl_dir, *cache_dir, *tuning;
@@ -41,6 +52,9 @@ typedef struct {
     struct {
         int64_t quality, preview_every;
     } output;
+    struct {
+        char *listen;
+    } metrics;
     struct {
         char *level;
     } log;
