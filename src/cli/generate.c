@@ -80,10 +80,10 @@ static void on_progress(void *ctx, const dr_progress *p)
     dr_bar_show(&r->bar, &state);
 }
 
-static bool is_stopped(void *ctx)
+static dr_stop is_stopped(void *ctx)
 {
     const run *r = ctx;
-    return r->failure.code != DR_OK;
+    return r->failure.code ? DR_STOP : DR_GO_ON;
 }
 
 static void on_warning(void *ctx, const char *text)

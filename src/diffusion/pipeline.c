@@ -171,7 +171,7 @@ static void show_preview(job_run *s, int64_t step, dr_tensor denoised)
 static void denoise_step(job_run *s, int64_t i, const latents *l)
 {
     dr_run *r = s->r;
-    const dr_step *row = &s->plan->table->row[i];
+    const dr_step *row = &s->m->steps.row[i];
     dr_step_coef coef = coef_of(row, s->plan->cfg_scale);
     int64_t batch = s->plan->cfg_scale > 1 ? 2 * s->n : s->n;
     dr_mark mark = dr_push(r);
@@ -191,7 +191,7 @@ static void denoise(job_run *s, const latents *l)
     int64_t steps = r->dry ? 1 : s->plan->steps;
     uint64_t allocations = dr_alloc_count();
     draw_noise(s, l->x, 0);
-    op_scale(r, l->x, l->x, (float)s->plan->table->init_noise_sigma, 0);
+    op_scale(r, l->x, l->x, (float)s->m->steps.init_noise_sigma, 0);
     op_fill(r, l->hist, 0);
     s->step_start = dr_now_s();
     for (int64_t i = 0; i < steps && !stopped(s); i++) {
@@ -335,7 +335,6 @@ dr_status dr_plan_make(dr_plan *plan, dr_model *m, const dr_job *job, dr_err *er
     if ((st = dr_schedule_make(&m->steps, m->plan_mem, &m->schedule, job->sampler,
                                job->schedule, plan->steps, plan->eta, err)))
         return st;
-    plan->table = &m->steps;
     plan->steps = m->steps.count;
     plan->sampler = m->steps.sampler;
     plan->schedule = m->steps.schedule;
@@ -346,19 +345,24 @@ dr_status dr_plan_make(dr_plan *plan, dr_model *m, const dr_job *job, dr_err *er
 
 /* --- run --- */
 
-dr_status dr_pipeline_run(dr_model *m, const dr_job *job, const dr_plan *plan,
-                          const dr_observer *obs, dr_run_stats *stats, dr_err *err)
+static dr_status make_steps(dr_model *m, const dr_plan *plan, dr_err *err)
+{
+    dr_arena_reset(m->plan_mem);
+    return dr_schedule_make(&m->steps, m->plan_mem, &m->schedule, plan->sampler,
+                            plan->schedule, plan->steps, plan->eta, err);
+}
+
+static dr_status run_one(dr_model *m, dr_batch_task *t)
 {
     static const dr_observer nobody = { 0 };
-    dr_run_stats unused = { 0 };
-    stats = stats ? stats : &unused;
-    *stats = (dr_run_stats){ 0 };
-    job_run s = begin(m, job, plan, obs ? obs : &nobody, stats, false);
+    const dr_plan *plan = &t->plan;
+    job_run s = begin(m, t->job, plan, t->obs ? t->obs : &nobody, &t->stats, false);
     size_t latent = (size_t)(s.h * s.w * s.c);
-    dr_status st = dr_run_reserve(s.r, (size_t)plan->peak_bytes, err);
+    dr_status st = dr_run_reserve(s.r, (size_t)plan->peak_bytes, &t->err);
     size_t pixels = (size_t)(plan->width * plan->height + s.h * s.w); /* and a preview */
-    if (st || (st = dr_model_reserve(m, latent * (size_t)(plan->n < 2 ? 2 : plan->n),
-                                     pixels * 3, err)))
+    if (st || (st = make_steps(m, plan, &t->err)) ||
+        (st = dr_model_reserve(m, latent * (size_t)(plan->n < 2 ? 2 : plan->n), pixels * 3,
+                               &t->err)))
         return st;
     encode_text(&s);
     s.done_flops = plan->encode_flops;
@@ -369,10 +373,64 @@ dr_status dr_pipeline_run(dr_model *m, const dr_job *job, const dr_plan *plan,
     double denoised = dr_now_s();
     for (int64_t i = 0; i < plan->n; i++)
         decode(&s, l.x, i);
-    stats->encode = encoded - s.start;
-    stats->denoise = denoised - encoded;
-    stats->decode = dr_now_s() - denoised;
+    t->stats.encode = encoded - s.start;
+    t->stats.denoise = denoised - encoded;
+    t->stats.decode = dr_now_s() - denoised;
     if (s.r->err.code)
-        *err = s.r->err;
+        t->err = s.r->err;
     return s.r->err.code;
+}
+
+void dr_batch_run(dr_model *m, dr_batch_task *tasks, int n)
+{
+    for (int i = 0; i < n; i++) {
+        dr_batch_task *t = &tasks[i];
+        t->stats = (dr_run_stats){ 0 };
+        if (!t->err.code)
+            t->err.code = run_one(m, t);
+        if (t->obs && t->obs->done)
+            t->obs->done(t->obs->ctx, &t->err);
+    }
+}
+
+dr_status dr_pipeline_run(dr_model *m, const dr_job *job, const dr_plan *plan,
+                          const dr_observer *obs, dr_run_stats *stats, dr_err *err)
+{
+    dr_batch_task t = { .job = job, .plan = *plan, .obs = obs };
+    dr_batch_run(m, &t, 1);
+    if (stats)
+        *stats = t.stats;
+    if (t.err.code && err)
+        *err = t.err;
+    return t.err.code;
+}
+
+int dr_batch_plan(dr_model *m, dr_batch_task *tasks, int n)
+{
+    int good = 0;
+    for (int i = 0; i < n; i++) {
+        tasks[i].err = (dr_err){ 0 };
+        good += dr_plan_make(&tasks[i].plan, m, tasks[i].job, &tasks[i].err) == DR_OK;
+    }
+    return good;
+}
+
+/* Equal, or both unset. */
+static bool same_number(double a, double b)
+{
+    return isnan(a) ? isnan(b) : a == b;
+}
+
+/* 0: the model decides; 1: with guidance; 2: without. */
+static int guidance_of(const dr_job *job)
+{
+    return isnan(job->cfg_scale) ? 0 : job->cfg_scale > 1 ? 1 : 2;
+}
+
+bool dr_jobs_batch(const dr_job *a, const dr_job *b)
+{
+    return a->width == b->width && a->height == b->height && a->steps == b->steps &&
+           a->sampler == b->sampler && a->schedule == b->schedule &&
+           same_number(a->eta, b->eta) && a->noise == b->noise &&
+           guidance_of(a) == guidance_of(b) && a->clip_skip == b->clip_skip;
 }

@@ -10,8 +10,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* From a validated job to RGB pictures: encode the text, make noise, denoise, decode. The
- * caller owns a dr_model and runs one job at a time on it, from one thread. */
+/* From validated jobs to RGB pictures: encode the text, make noise, denoise, decode. The
+ * caller owns a dr_model and runs one job or one batch of jobs at a time on it, from one
+ * thread. */
 
 typedef struct dr_dev dr_dev; /* dev/dev.h */
 
@@ -28,8 +29,7 @@ typedef struct {
     double eta;
     int64_t peak_bytes; /* device memory for activations */
     double encode_flops, step_flops,
-        decode_flops;             /* of the job, of one step, of a picture */
-    const struct dr_steps *table; /* the sampler's rows; the model's, until its next plan */
+        decode_flops; /* of the job, of one step of all its pictures, of a picture */
 } dr_plan;
 
 typedef enum {
@@ -57,18 +57,30 @@ typedef struct {
     int64_t width, height;
 } dr_picture;
 
+typedef enum {
+    DR_GO_ON,
+    DR_STOP,
+    DR_STOP_KEEP /* and leave a checkpoint */
+} dr_stop;
+
 /* How a run tells what happens; called from the running thread. Any may be NULL.
- * `stopped` is asked before every step, before encode and before decode; true ends the
- * run with DR_ESTOPPED. */
+ * `stopped` is asked before every step, before encode and before decode; what is not
+ * DR_GO_ON ends the job with DR_ESTOPPED. */
 typedef struct {
     void *ctx;
-    bool (*stopped)(void *ctx);
+    dr_stop (*stopped)(void *ctx);
     void (*progress)(void *ctx, const dr_progress *p);
     void (*preview)(void *ctx, int64_t step, const dr_picture *pic);
     void (*image)(void *ctx, int64_t index, uint64_t seed, const dr_picture *pic);
     void (*warning)(void *ctx, const char *text);
     /* The final latents of all pictures, channels-last [n, h, w, c], before decoding. */
     void (*latents)(void *ctx, const float *x, int64_t n, int64_t h, int64_t w, int64_t c);
+    /* What a job stopped with DR_STOP_KEEP can be resumed from: once, before `done`, and
+     * only when a step was done. Borrowed for the call. */
+    void (*checkpoint)(void *ctx, const void *bytes, size_t n);
+    /* The job is over: err->code is DR_OK, DR_ESTOPPED or a failure. Exactly once, last of
+     * all, also while other jobs of its batch go on. */
+    void (*done)(void *ctx, const dr_err *err);
 } dr_observer;
 
 /* Seconds spent. */
@@ -98,6 +110,36 @@ DR_MUST_USE dr_status dr_plan_make(dr_plan *plan, dr_model *m, const dr_job *job
 DR_MUST_USE dr_status dr_pipeline_run(dr_model *m, const dr_job *job, const dr_plan *plan,
                                       const dr_observer *obs, dr_run_stats *stats,
                                       dr_err *err);
+
+/* --- several jobs in one forward pass --- */
+
+/* One job of a batch. */
+typedef struct {
+    const dr_job *job;
+    dr_plan plan; /* filled by dr_batch_plan */
+    const dr_observer *obs;
+    const void *resume; /* a checkpoint, borrowed until the job is over; NULL: none. One
+                           that does not fit is left aside with a warning. */
+    size_t resume_bytes;
+    dr_run_stats stats;
+    dr_err err;
+} dr_batch_task;
+
+/* Whether two jobs may share a forward pass, were they for one model: same size, steps,
+ * sampler, schedule, eta, noise and clip_skip, both with guidance or both without. Reads
+ * unplanned jobs: unset equals unset only. */
+bool dr_jobs_batch(const dr_job *a, const dr_job *b);
+
+/* Plan every task alone; one that fails gets err and stays out. → how many of the good
+ * ones, counted from the first, fit the device's memory together: 0 when none is good,
+ * else at least 1. */
+int dr_batch_plan(dr_model *m, dr_batch_task *tasks, int n);
+
+/* Run planned tasks: those that may share a forward pass do, as many pictures at once as
+ * memory allows; the rest follow one after the other, in order. Each job keeps its own
+ * prompts, guidance, seeds, previews, progress and end: stats, err and its observer's
+ * `done`. A task whose err is set already (by the plan) only gets its `done`. */
+void dr_batch_run(dr_model *m, dr_batch_task *tasks, int n);
 
 /* A1111's "parameters" text of image `index`: prompt, negative prompt, settings line. */
 void dr_parameters_text(dr_buf *out, const dr_model *m, const dr_job *job,

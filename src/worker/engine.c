@@ -23,10 +23,10 @@ static void tell(run *r, dr_note_kind kind, int index)
     dr_mail_put(&r->w->to_io, &(dr_note){ .kind = kind, .slot = r->s, .index = index });
 }
 
-static bool is_stopped(void *ctx)
+static dr_stop is_stopped(void *ctx)
 {
     const run *r = ctx;
-    return r->err->code || r->s->lost || r->s->give_up;
+    return r->err->code || r->s->lost || r->s->give_up ? DR_STOP : DR_GO_ON;
 }
 
 static void on_progress(void *ctx, const dr_progress *p)

@@ -114,10 +114,10 @@ static void on_preview(void *ctx, int64_t step, const dr_picture *pic)
     o->previews++;
 }
 
-static bool is_stopped(void *ctx)
+static dr_stop is_stopped(void *ctx)
 {
     outcome *o = ctx;
-    return o->stop_after && o->last.step >= o->stop_after;
+    return o->stop_after && o->last.step >= o->stop_after ? DR_STOP : DR_GO_ON;
 }
 
 static dr_status try_run(dr_model *m, const dr_job *job, outcome *o, dr_err *err)
