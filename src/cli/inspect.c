@@ -14,15 +14,25 @@ static const dr_cli_row rows[] = {
 
 static const dr_cli_spec spec = {
     .name = "inspect",
-    .usage = "PATH",
-    .summary = "Say what is in a model folder: family, components, tensors, dtypes, "
-               "parameters, memory. Reads configs and headers only.",
+    .usage = "MODEL",
+    .summary = "Say what is in a model: family, components, tensors, dtypes, parameters, "
+               "memory. MODEL is a folder in diffusers layout or the name of one in "
+               "model.dir. Reads configs and headers only.",
     .examples = "  darkroom inspect models/stable-diffusion-v1-5\n"
                 "  darkroom inspect --json models/sd-turbo | jq .family\n",
     .args_min = 1,
     .args_max = 1,
     .rows = { rows, dr_cli_common },
 };
+
+static dr_status inspect(dr_cli *cli, bool json, dr_buf *out, dr_err *err)
+{
+    char path[DR_PATH_MAX];
+    dr_status st = dr_conf_set(&cli->conf, "model.path", cli->args[0], err);
+    if (!st)
+        st = dr_model_path(path, &cli->conf, err);
+    return st ? st : dr_model_inspect(out, path, json, err);
+}
 
 int dr_cmd_inspect(int argc, char **argv)
 {
@@ -33,7 +43,7 @@ int dr_cmd_inspect(int argc, char **argv)
     int code;
     if (!dr_cli_open(&cli, &spec, &o, argc, argv, &code))
         return code;
-    if (dr_model_inspect(&text, cli.args[0], o.json, &err)) {
+    if (inspect(&cli, o.json, &text, &err)) {
         code = (int)dr_cli_fail(&err);
         dr_buf_free(&text);
     } else {

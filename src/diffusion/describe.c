@@ -1,8 +1,6 @@
 #include "diffusion/model.h"
 
 #include "base/json.h"
-#include "base/mem.h"
-#include "nn/safetensors.h"
 
 #include <darkroom/version.h>
 #include <math.h>
@@ -31,47 +29,15 @@ void dr_parameters_text(dr_buf *out, const dr_model *m, const dr_job *job,
 
 /* --- inspect --- */
 
-#define COMPONENTS 3
-
-typedef struct {
-    const char *name, *stem;
-    size_t tensors, file_bytes;
-    int64_t parameters;
-    size_t f32, f16, bf16;
-} component;
-
-static dr_status count(component *c, const char *path, dr_err *err)
+static void print_text(dr_buf *out, const dr_model *m, const dr_plan *plan)
 {
-    char dir[DR_PATH_MAX];
-    dr_weights *w = NULL;
-    dr_status st = dr_path_join(dir, path, c->name, err);
-    if (st || (st = dr_weights_open(&w, dir, c->stem, err)))
-        return st;
-    c->tensors = dr_weights_count(w);
-    for (size_t i = 0; i < c->tensors; i++) {
-        const dr_weight *t = dr_weights_at(w, i);
-        int64_t n = 1;
-        for (int k = 0; k < t->ndim; k++)
-            n *= t->dim[k];
-        c->parameters += n;
-        c->file_bytes += t->bytes;
-        c->f32 += t->type == DR_WEIGHT_F32;
-        c->f16 += t->type == DR_WEIGHT_F16;
-        c->bf16 += t->type == DR_WEIGHT_BF16;
-    }
-    dr_weights_close(w);
-    return DR_OK;
-}
-
-static void print_text(dr_buf *out, const dr_model *m, const component *c,
-                       const dr_plan *plan, int64_t weights)
-{
+    const dr_part *c = m->parts;
     dr_buf_printf(out, "%s\nfamily        StableDiffusionPipeline\n", m->path);
-    for (int i = 0; i < COMPONENTS; i++)
+    for (int i = 0; i < DR_PARTS; i++)
         dr_buf_printf(out,
                       "%-14s%zu tensors (%zu f32, %zu f16, %zu bf16), %.2f M parameters, "
                       "%.1f MiB\n",
-                      c[i].name, c[i].tensors, c[i].f32, c[i].f16, c[i].bf16,
+                      c[i].folder, c[i].tensors, c[i].f32, c[i].f16, c[i].bf16,
                       (double)c[i].parameters / 1e6, (double)c[i].file_bytes / 1048576);
     dr_buf_printf(out, "tokenizer     %d tokens, %lld positions\n", dr_bpe_size(m->bpe),
                   (long long)m->clip.length);
@@ -83,22 +49,22 @@ static void print_text(dr_buf *out, const dr_model *m, const component *c,
         out,
         "memory        %.1f MiB weights on the device, %.1f MiB activations for one "
         "picture\nwork          %.2f GFLOP a step, %.2f GFLOP a decode\n",
-        (double)weights / 1048576, (double)plan->peak_bytes / 1048576,
+        (double)dr_parts_bytes(c) / 1048576, (double)plan->peak_bytes / 1048576,
         plan->step_flops / 1e9, plan->decode_flops / 1e9);
 }
 
-static void print_json(dr_buf *out, const dr_model *m, const component *c,
-                       const dr_plan *plan, int64_t weights)
+static void print_json(dr_buf *out, const dr_model *m, const dr_plan *plan)
 {
+    const dr_part *c = m->parts;
     dr_buf_puts(out, "{\"path\":");
     dr_json_put_string(out, m->path);
     dr_buf_puts(out, ",\"family\":\"StableDiffusionPipeline\",\"components\":{");
-    for (int i = 0; i < COMPONENTS; i++)
+    for (int i = 0; i < DR_PARTS; i++)
         dr_buf_printf(out,
                       "%s\"%s\":{\"tensors\":%zu,\"dtypes\":{\"f32\":%zu,\"f16\":%zu,"
                       "\"bf16\":%zu},\"parameters\":%lld,\"file_bytes\":%zu}",
-                      i ? "," : "", c[i].name, c[i].tensors, c[i].f32, c[i].f16, c[i].bf16,
-                      (long long)c[i].parameters, c[i].file_bytes);
+                      i ? "," : "", c[i].folder, c[i].tensors, c[i].f32, c[i].f16,
+                      c[i].bf16, (long long)c[i].parameters, c[i].file_bytes);
     dr_buf_printf(out,
                   "},\"defaults\":{\"width\":%lld,\"height\":%lld,\"steps\":%lld,"
                   "\"cfg_scale\":%g,\"sampler\":\"%s\",\"schedule\":\"%s\"},",
@@ -108,32 +74,23 @@ static void print_json(dr_buf *out, const dr_model *m, const component *c,
     dr_buf_printf(out,
                   "\"memory\":{\"weights_bytes\":%lld,\"activation_bytes\":%lld},"
                   "\"step_flops\":%.0f,\"decode_flops\":%.0f}\n",
-                  (long long)weights, (long long)plan->peak_bytes, plan->step_flops,
-                  plan->decode_flops);
+                  (long long)dr_parts_bytes(c), (long long)plan->peak_bytes,
+                  plan->step_flops, plan->decode_flops);
 }
 
 dr_status dr_model_inspect(dr_buf *out, const char *path, bool json, dr_err *err)
 {
-    component c[COMPONENTS] = { { .name = "text_encoder", .stem = "model" },
-                                { .name = "unet", .stem = "diffusion_pytorch_model" },
-                                { .name = "vae", .stem = "diffusion_pytorch_model" } };
     const dr_job job = {
         .prompt = "", .negative_prompt = "", .n = 1, .cfg_scale = NAN, .eta = NAN
     };
     dr_conf conf;
     dr_model *m = NULL;
     dr_plan plan;
-    int64_t weights = 0;
     dr_status st = dr_conf_init(&conf, err);
     if (st || (st = dr_model_open(&m, NULL, path, &conf, NULL, NULL, err)) ||
         (st = dr_plan_make(&plan, m, &job, err)))
         goto done;
-    for (int i = 0; i < COMPONENTS; i++) {
-        if ((st = count(&c[i], path, err)))
-            goto done;
-        weights += c[i].parameters * (int64_t)sizeof(float);
-    }
-    (json ? print_json : print_text)(out, m, c, &plan, weights);
+    (json ? print_json : print_text)(out, m, &plan);
 done:
     dr_model_close(m);
     dr_conf_free(&conf);

@@ -6,42 +6,15 @@
 #include "dev/dev.h"
 #include "op/selftest.h"
 
-#include <math.h>
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
 #define MIB ((size_t)1 << 20)
 
-/* --- where --- */
+/* --- what a folder is --- */
 
-dr_status dr_model_path(char out[DR_PATH_MAX], const dr_conf *conf, dr_err *err)
-{
-    /* Beside the program: the build tree, then an installation. */
-    static const char *const places[] = { "../contrib/demo-model/model",
-                                          "../../contrib/demo-model/model",
-                                          "../share/darkroom/demo-model" };
-    char dir[DR_PATH_MAX];
-    dr_status st;
-    if (*conf->model.path)
-        return snprintf(out, DR_PATH_MAX, "%s", conf->model.path) < DR_PATH_MAX
-                   ? DR_OK
-                   : dr_fail(err, DR_EINVAL, "model.path is too long");
-    if ((st = dr_program_dir(dir, err)))
-        return st;
-    for (size_t i = 0; i < DR_COUNT(places); i++) {
-        if ((st = dr_path_join(out, dir, places[i], err)))
-            return st;
-        if (dr_dir_exists(out))
-            return DR_OK;
-    }
-    return dr_fail_field(
-        err, DR_ENOTFOUND, "model.path",
-        "no model given and the demo model is not beside the program (%s); "
-        "set model.path",
-        dir);
-}
-
-static void set_name(dr_model *m, const char *path)
+void dr_model_name_of(char out[DR_MODEL_NAME], const char *path)
 {
     size_t n = strlen(path);
     while (n > 1 && path[n - 1] == '/')
@@ -49,10 +22,39 @@ static void set_name(dr_model *m, const char *path)
     size_t first = n;
     while (first > 0 && path[first - 1] != '/')
         first--;
-    snprintf(m->name, sizeof m->name, "%.*s", (int)(n - first), path + first);
+    snprintf(out, DR_MODEL_NAME, "%.*s", (int)(n - first), path + first);
     /* The demo model's folder is called by what it holds. */
-    if (!strcmp(m->name, "model") && strstr(path, "demo-model"))
-        snprintf(m->name, sizeof m->name, "demo-model");
+    if (!strcmp(out, "model") && strstr(path, "demo-model"))
+        snprintf(out, DR_MODEL_NAME, "demo-model");
+}
+
+/* The families this program runs, by model_index.json's class. */
+dr_status dr_model_check(const char *path, dr_err *err)
+{
+    char file[DR_PATH_MAX];
+    dr_json *index = NULL;
+    dr_status st;
+    if (!dr_dir_exists(path))
+        return dr_fail(err, DR_ENOTFOUND, "%s: no such model folder", path);
+    if ((st = dr_path_join(file, path, "model_index.json", err)))
+        return st;
+    errno = 0;
+    if (!dr_file_exists(file))
+        return errno && errno != ENOENT
+                   ? dr_fail(err, DR_EIO, "%s: %s", file, strerror(errno))
+                   : dr_fail(err, DR_ENOTFOUND,
+                             "%s: no model_index.json; a model is a folder in diffusers "
+                             "layout",
+                             path);
+    if ((st = dr_json_read(&index, file, err)))
+        return st;
+    const char *family = dr_json_get_string(index, "_class_name", "missing");
+    if (strcmp(family, "StableDiffusionPipeline") != 0)
+        st = dr_fail(err, DR_EMODEL,
+                     "%s: _class_name is %s; known is StableDiffusionPipeline", file,
+                     family);
+    dr_json_free(index);
+    return st;
 }
 
 /* --- loading --- */
@@ -89,11 +91,55 @@ static const struct {
     const char *folder, *stem;
     void (*load)(dr_model *m, dr_loader *l, const dr_json *config);
     double first, share; /* of the loading time, by the size the parts usually have */
-} components[] = {
+} components[DR_PARTS] = {
     { "text_encoder", "model", load_clip, 0.0, 0.1 },
     { "unet", "diffusion_pytorch_model", load_unet, 0.1, 0.8 },
     { "vae", "diffusion_pytorch_model", load_vae, 0.9, 0.1 },
 };
+
+/* The one place that counts a model's weights. */
+static dr_part count(size_t i, const dr_weights *w)
+{
+    dr_part p = { .folder = components[i].folder, .tensors = dr_weights_count(w) };
+    for (size_t k = 0; k < p.tensors; k++) {
+        const dr_weight *t = dr_weights_at(w, k);
+        int64_t n = 1;
+        for (int d = 0; d < t->ndim; d++)
+            n *= t->dim[d];
+        p.parameters += n;
+        p.file_bytes += t->bytes;
+        p.f32 += t->type == DR_WEIGHT_F32;
+        p.f16 += t->type == DR_WEIGHT_F16;
+        p.bf16 += t->type == DR_WEIGHT_BF16;
+    }
+    return p;
+}
+
+int64_t dr_parts_bytes(const dr_part parts[DR_PARTS])
+{
+    int64_t bytes = 0;
+    for (int i = 0; i < DR_PARTS; i++)
+        bytes += parts[i].parameters * (int64_t)sizeof(float);
+    return bytes;
+}
+
+dr_status dr_model_need(int64_t *bytes, const char *path, dr_err *err)
+{
+    dr_part parts[DR_PARTS];
+    char dir[DR_PATH_MAX];
+    dr_status st = dr_model_check(path, err);
+    for (size_t i = 0; i < DR_PARTS && !st; i++) {
+        dr_weights *w = NULL;
+        if ((st = dr_path_join(dir, path, components[i].folder, err)) ||
+            (st = dr_weights_open(&w, dir, components[i].stem, err)))
+            return st;
+        parts[i] = count(i, w);
+        dr_weights_close(w);
+    }
+    if (!st)
+        *bytes = dr_parts_bytes(parts);
+    return st;
+}
 
 static dr_status load_component(dr_model *m, size_t i, load_progress *p, dr_err *err)
 {
@@ -107,6 +153,7 @@ static dr_status load_component(dr_model *m, size_t i, load_progress *p, dr_err 
         (st = dr_loader_open(&l, m->dev, m->pool, components[i].folder, dir,
                              components[i].stem, err)))
         goto done;
+    m->parts[i] = count(i, l.files);
     p->first = components[i].first;
     p->share = components[i].share;
     l.progress = p->progress ? on_share : NULL;
@@ -115,31 +162,6 @@ static dr_status load_component(dr_model *m, size_t i, load_progress *p, dr_err 
     st = dr_loader_close(&l, err);
 done:
     dr_json_free(config);
-    return st;
-}
-
-/* The families this program runs, by model_index.json's class. */
-static dr_status check_index(const char *path, dr_err *err)
-{
-    char file[DR_PATH_MAX];
-    dr_json *index = NULL;
-    dr_status st;
-    if (!dr_dir_exists(path))
-        return dr_fail(err, DR_ENOTFOUND, "%s: no such model folder", path);
-    if ((st = dr_path_join(file, path, "model_index.json", err)))
-        return st;
-    if (!dr_file_exists(file))
-        return dr_fail(err, DR_ENOTFOUND,
-                       "%s: no model_index.json; a model is a folder in diffusers layout",
-                       path);
-    if ((st = dr_json_read(&index, file, err)))
-        return st;
-    const char *family = dr_json_get_string(index, "_class_name", "missing");
-    if (strcmp(family, "StableDiffusionPipeline") != 0)
-        st = dr_fail(err, DR_EMODEL,
-                     "%s: _class_name is %s; known is StableDiffusionPipeline", file,
-                     family);
-    dr_json_free(index);
     return st;
 }
 
@@ -194,13 +216,13 @@ static dr_status load(dr_model *m, load_progress *p, dr_err *err)
 {
     char path[DR_PATH_MAX];
     dr_status st;
-    if ((st = check_index(m->path, err)) || (st = read_defaults(m, err)) ||
+    if ((st = dr_model_check(m->path, err)) || (st = read_defaults(m, err)) ||
         (st = dr_path_join(path, m->path, "tokenizer", err)) ||
         (st = dr_bpe_open(&m->bpe, path, err)) ||
         (st = dr_path_join(path, m->path, "scheduler/scheduler_config.json", err)) ||
         (st = dr_schedule_config_read(&m->schedule, m->mem, path, err)))
         return st;
-    for (size_t i = 0; i < DR_COUNT(components); i++)
+    for (size_t i = 0; i < DR_PARTS; i++)
         if ((st = load_component(m, i, p, err)))
             return st;
     m->kv = dr_arena_alloc(m->mem, (size_t)m->unet.n_kv * sizeof *m->kv);
@@ -210,7 +232,7 @@ static dr_status load(dr_model *m, load_progress *p, dr_err *err)
     return check_fit(m, err);
 }
 
-dr_status dr_model_open(dr_model **out, dr_dev *dev, const char *path, const dr_conf *conf,
+dr_status dr_model_load(dr_model **out, dr_dev *dev, const char *path, const dr_conf *conf,
                         void (*progress)(void *ctx, double share), void *ctx, dr_err *err)
 {
     load_progress p = { .progress = progress, .ctx = ctx };
@@ -225,16 +247,14 @@ dr_status dr_model_open(dr_model **out, dr_dev *dev, const char *path, const dr_
     m->n_texts = conf->model.text_cache;
     m->texts = dr_alloc((size_t)m->n_texts * sizeof *m->texts);
     snprintf(m->path, sizeof m->path, "%s", path);
-    set_name(m, path);
+    dr_model_name_of(m->name, path);
     dr_run_init(&m->run, dev, (size_t)conf->device.attention_tile_mb * MIB,
                 (size_t)conf->device.conv_tile_mb * MIB);
     if (dev)
         m->pool = dr_pool_new(dev);
     if (!m->mem || !m->plan_mem || !m->texts || (dev && !m->pool))
         st = dr_fail(err, DR_ENOMEM, "out of memory");
-    else if (dev && conf->device.self_test)
-        st = dr_selftest(dev, err);
-    if (!st)
+    else
         st = load(m, &p, err);
     if (!st && dev)
         st = dr_preview_fit(m, conf, err);
@@ -247,6 +267,20 @@ dr_status dr_model_open(dr_model **out, dr_dev *dev, const char *path, const dr_
                (dr_now_s() - start) * 1000, dr_pool_bytes(m->pool) / MIB);
     *out = m;
     return DR_OK;
+}
+
+dr_status dr_model_open(dr_model **out, dr_dev *dev, const char *path, const dr_conf *conf,
+                        void (*progress)(void *ctx, double share), void *ctx, dr_err *err)
+{
+    dr_status st = dev && conf->device.self_test ? dr_selftest(dev, err) : DR_OK;
+    return st ? st : dr_model_load(out, dev, path, conf, progress, ctx, err);
+}
+
+void dr_model_idle(dr_model *m)
+{
+    size_t attention = m->run.attention_tile_bytes, conv = m->run.conv_tile_bytes;
+    dr_run_free(&m->run);
+    dr_run_init(&m->run, m->dev, attention, conv);
 }
 
 void dr_model_close(dr_model *m)

@@ -13,6 +13,17 @@
 #include "nn/unet.h"
 #include "nn/vae.h"
 
+#define DR_MODEL_NAME 128 /* bytes of a name, with its NUL */
+#define DR_PARTS      3   /* text encoder, UNet, autoencoder */
+
+/* What the files of one component hold, by their headers. */
+typedef struct {
+    const char *folder; /* "unet" */
+    size_t tensors, file_bytes;
+    int64_t parameters;
+    size_t f32, f16, bf16; /* tensors */
+} dr_part;
+
 /* An embedding that was computed before. */
 typedef struct {
     char *text; /* NULL: free */
@@ -22,7 +33,8 @@ typedef struct {
 } dr_text_entry;
 
 struct dr_model {
-    char name[128], path[DR_PATH_MAX];
+    char name[DR_MODEL_NAME], path[DR_PATH_MAX];
+    dr_part parts[DR_PARTS];
     dr_arena *mem; /* the model's own structures */
     dr_dev *dev;   /* borrowed; NULL: names and shapes only */
     dr_pool *pool; /* weights */
@@ -50,6 +62,26 @@ struct dr_model {
     dr_arena *plan_mem; /* the rows of the last plan */
     dr_steps steps;
 };
+
+/* What a model folder is called: its last component, cut to fit. */
+void dr_model_name_of(char out[DR_MODEL_NAME], const char *path);
+
+/* Whether path is a model folder of a family that this program runs. DR_ENOTFOUND: no such
+ * folder, or no model_index.json in it. */
+DR_MUST_USE dr_status dr_model_check(const char *path, dr_err *err);
+
+/* Device memory that these parts' weights take, bytes. */
+int64_t dr_parts_bytes(const dr_part parts[DR_PARTS]);
+/* The same of a folder that is not loaded; reads the files' headers. */
+DR_MUST_USE dr_status dr_model_need(int64_t *bytes, const char *path, dr_err *err);
+
+/* dr_model_open without the device's self-test. */
+DR_MUST_USE dr_status dr_model_load(dr_model **out, dr_dev *dev, const char *path,
+                                    const dr_conf *conf,
+                                    void (*progress)(void *ctx, double share), void *ctx,
+                                    dr_err *err);
+/* Give back the device memory of activations; the next run takes it again. Between runs. */
+void dr_model_idle(dr_model *m);
 
 /* Grow the host buffers for n latents of `latent_count` floats and a picture. */
 DR_MUST_USE dr_status dr_model_reserve(dr_model *m, size_t floats, size_t rgb_bytes,
