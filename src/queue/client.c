@@ -51,29 +51,42 @@ dr_status dr_queue_next_event(dr_queue *q, const char *id, dr_cursor *cursor,
     return DR_OK;
 }
 
-static dr_status subscribe(dr_queue *q, dr_err *err)
+/* Messages on P:<channel>; a handle listens to one channel in its life. */
+static dr_status subscribe(dr_queue *q, const char *channel, dr_err *err)
 {
     dr_cmd c = { 0 };
     dr_status st = dr_redis_connect(q->redis, err);
     if (st || q->subscribed == dr_redis_connections(q->redis))
         return st;
     dr_cmd_str(&c, "SUBSCRIBE");
-    dr_cmd_printf(&c, "%s:progress", q->prefix);
+    dr_queue_put_key(q, &c, channel);
     if (!(st = dr_redis_call(q->redis, &c, 0, NULL, err)))
         q->subscribed = dr_redis_connections(q->redis);
+    return st;
+}
+
+static dr_status next_message(dr_queue *q, const char *channel, int64_t wait_ms,
+                              dr_reply **out, const char **text, size_t *n, dr_err *err)
+{
+    *out = NULL;
+    dr_status st = subscribe(q, channel, err);
+    if (!st)
+        st = dr_redis_receive(q->redis, wait_ms, out, err);
+    if (!st && *out)
+        *text = dr_reply_text(dr_reply_at(*out, 2), n); /* "message", channel, text */
     return st;
 }
 
 dr_status dr_queue_next_published(dr_queue *q, int64_t wait_ms, dr_reply **out,
                                   const char **text, size_t *n, dr_err *err)
 {
-    *out = NULL;
-    dr_status st = subscribe(q, err);
-    if (!st)
-        st = dr_redis_receive(q->redis, wait_ms, out, err);
-    if (!st && *out)
-        *text = dr_reply_text(dr_reply_at(*out, 2), n); /* "message", channel, text */
-    return st;
+    return next_message(q, "progress", wait_ms, out, text, n, err);
+}
+
+dr_status dr_queue_next_control(dr_queue *q, int64_t wait_ms, dr_reply **out,
+                                const char **text, size_t *n, dr_err *err)
+{
+    return next_message(q, "control", wait_ms, out, text, n, err);
 }
 
 dr_status dr_queue_result(dr_queue *q, const char *key, dr_reply **out, dr_err *err)

@@ -1,6 +1,5 @@
 #include "queue/handle.h"
 
-#include "base/clock.h"
 #include "base/mem.h"
 
 #include <stdio.h>
@@ -29,12 +28,38 @@ static dr_status check_name(const char *field, const char *text, dr_err *err)
                          field, DR_NAME_MAX);
 }
 
+/* "8:3:1" */
+static dr_status read_weights(int64_t out[DR_CLASSES], const char *text, dr_err *err)
+{
+    const char *p = text;
+    int64_t total = 0;
+    for (int i = 0; i < DR_CLASSES; i++) {
+        char *end;
+        out[i] = *p >= '0' && *p <= '9' ? strtoll(p, &end, 10) : -1;
+        if (out[i] < 0 || out[i] > 1000 || *end != (i < DR_CLASSES - 1 ? ':' : 0))
+            goto bad;
+        total += out[i];
+        p = end + 1;
+    }
+    if (total)
+        return DR_OK;
+bad:
+    return dr_fail_field(
+        err, DR_EINVAL, "queue.weights",
+        "queue.weights = %s: must be three numbers 0..1000, not all 0, for "
+        "high, normal and low, as 8:3:1",
+        text);
+}
+
 dr_status dr_queue_open(dr_queue **out, const dr_conf *conf, const char *worker,
                         dr_err *err)
 {
+    int64_t weights[DR_CLASSES];
     dr_status st = check_name("queue.prefix", conf->queue.prefix, err);
     if (!st)
         st = check_name("worker.name", worker, err);
+    if (!st)
+        st = read_weights(weights, conf->queue.weights, err);
     if (st)
         return st;
     dr_queue *q = dr_alloc(sizeof *q);
@@ -47,11 +72,14 @@ dr_status dr_queue_open(dr_queue **out, const dr_conf *conf, const char *worker,
     }
     snprintf(q->prefix, sizeof q->prefix, "%s", conf->queue.prefix);
     snprintf(q->worker, sizeof q->worker, "%s", worker);
+    memcpy(q->weights, weights, sizeof weights);
     q->lease_ms = conf->lease.ms;
     q->block_ms = conf->queue.block_ms;
     q->ttl_s = conf->result.ttl_s;
     q->events_maxlen = conf->queue.events_maxlen;
     q->publish_max = conf->result.publish_max;
+    q->dead_maxlen = conf->queue.dead_maxlen;
+    q->checkpoint_ttl_s = conf->checkpoint.ttl_s;
     *out = q;
     return DR_OK;
 }
@@ -81,6 +109,11 @@ void dr_queue_put_streams(const dr_queue *q, dr_cmd *c)
         dr_queue_put_stream(q, c, (dr_priority)i);
 }
 
+void dr_queue_put_key(const dr_queue *q, dr_cmd *c, const char *name)
+{
+    dr_cmd_printf(c, "%s:%s", q->prefix, name);
+}
+
 void dr_queue_put_job_key(const dr_queue *q, dr_cmd *c, const char *kind, const char *id)
 {
     dr_cmd_printf(c, "%s:%s:%s", q->prefix, kind, id);
@@ -89,7 +122,7 @@ void dr_queue_put_job_key(const dr_queue *q, dr_cmd *c, const char *kind, const 
 void dr_queue_put_channels(const dr_queue *q, dr_cmd *c, const char *id)
 {
     dr_queue_put_job_key(q, c, "progress", id);
-    dr_cmd_printf(c, "%s:progress", q->prefix);
+    dr_queue_put_key(q, c, "progress");
 }
 
 const char *dr_queue_result_key(const dr_queue *q, const char *id, int index,
@@ -99,135 +132,37 @@ const char *dr_queue_result_key(const dr_queue *q, const char *id, int index,
     return buf;
 }
 
-/* --- taking jobs --- */
-
-static dr_status make_groups(dr_queue *q, dr_err *err)
+void dr_queue_put_hold(const dr_queue *q, dr_cmd *c, const dr_hold *h)
 {
-    dr_err local = { 0 }, *e = err ? err : &local;
-    for (int i = 0; i < DR_CLASSES; i++) {
-        dr_cmd c = { 0 };
-        dr_cmd_words(&c, "XGROUP", "CREATE");
-        dr_queue_put_stream(q, &c, (dr_priority)i);
-        dr_cmd_words(&c, DR_QUEUE_GROUP, "0", "MKSTREAM");
-        dr_status st = dr_redis_call(q->redis, &c, 0, NULL, e);
-        if (st && !(st == DR_EREDIS && dr_redis_says(e, "BUSYGROUP")))
-            return st;
-    }
-    return DR_OK;
+    dr_cmd_words(c, DR_QUEUE_GROUP, q->worker, h->entry);
+    dr_cmd_int(c, h->fence);
 }
 
-/* Seconds since the server started; 0 when it does not say (INFO may be forbidden). */
-static dr_status ask_uptime(dr_queue *q, int64_t *seconds, dr_err *err)
+void dr_entry_name(char out[DR_ENTRY_NAME_MAX], const dr_hold *h)
 {
-    static const char label[] = "uptime_in_seconds:";
-    dr_cmd c = { 0 };
-    dr_reply *reply = NULL;
-    dr_cmd_words(&c, "INFO", "server");
-    dr_status st = dr_redis_call(q->redis, &c, 0, &reply, err);
-    const char *at = strstr(dr_reply_text(reply, NULL), label);
-    *seconds = at ? strtoll(at + sizeof label - 1, NULL, 10) : 0;
-    dr_reply_free(reply);
-    return st == DR_EREDIS ? DR_OK : st;
+    snprintf(out, DR_ENTRY_NAME_MAX, "%s:%s", class_names[h->class], h->entry);
 }
 
-/* The age of an entry includes the time a server was down: after a restart, every running
- * job looks abandoned. So other workers get one lease to renew theirs. */
-static dr_status note_connection(dr_queue *q, dr_err *err)
-{
-    int64_t uptime_s = 0;
-    dr_status st = dr_redis_connect(q->redis, err);
-    if (st || q->connection == dr_redis_connections(q->redis))
-        return st;
-    if ((st = ask_uptime(q, &uptime_s, err)))
-        return st;
-    q->connection = dr_redis_connections(q->redis);
-    q->sweep_at_s = dr_now_s() + (double)q->lease_ms / 1000 - (double)uptime_s;
-    return DR_OK;
-}
+/* --- answers --- */
 
-static void read_claim(dr_queue *q, dr_reply *reply, dr_claim *out)
-{
-    const char *kind = dr_reply_text(dr_reply_at(reply, 0), NULL);
-    if (strcmp(kind, "job")) {
-        for (int i = 0; i < DR_CLASSES; i++)
-            snprintf(q->last[i], sizeof q->last[i], "%s",
-                     dr_reply_text(dr_reply_at(reply, (size_t)i + 1), NULL));
-        dr_reply_free(reply);
-        return;
-    }
-    out->reply = reply;
-    out->hold.class = (dr_priority)(dr_reply_int(dr_reply_at(reply, 1)) - 1);
-    out->hold.entry = dr_reply_text(dr_reply_at(reply, 2), NULL);
-    out->hold.fence = dr_reply_int(dr_reply_at(reply, 3));
-    out->wait_ms = dr_reply_int(dr_reply_at(reply, 4));
-    out->crashes = dr_reply_int(dr_reply_at(reply, 5));
-    out->n_fields = (int)(dr_reply_count(dr_reply_at(reply, 6)) / 2);
-}
-
-dr_status dr_queue_claim(dr_queue *q, dr_claim *out, dr_err *err)
-{
-    dr_err local = { 0 }, *e = err ? err : &local;
-    dr_status st = DR_OK;
-    *out = (dr_claim){ 0 };
-    for (int attempt = 0; attempt < 2; attempt++) {
-        dr_cmd c = { 0 };
-        dr_reply *reply = NULL;
-        if ((st = note_connection(q, e)))
-            return st;
-        dr_script_begin(&c, DR_CLASSES + 1);
-        dr_queue_put_streams(q, &c);
-        dr_cmd_printf(&c, "%s:fence", q->prefix);
-        dr_cmd_words(&c, DR_QUEUE_GROUP, q->worker);
-        dr_cmd_int(&c, dr_now_s() < q->sweep_at_s ? 0 : q->lease_ms);
-        st = dr_script_call(&q->scripts, q->redis, DR_SCRIPT_CLAIM, &c, &reply, e);
-        if (!st)
-            read_claim(q, reply, out);
-        if (st != DR_EREDIS || !dr_redis_says(e, "NOGROUP"))
-            break;
-        if ((st = make_groups(q, e)))
-            return st;
-    }
-    return st;
-}
-
-void dr_claim_free(dr_claim *c)
-{
-    dr_reply_free(c->reply);
-    *c = (dr_claim){ 0 };
-}
-
-void dr_claim_field(const dr_claim *c, int i, const char **name, const char **value,
-                    size_t *n)
-{
-    const dr_reply *fields = dr_reply_at(c->reply, 6);
-    *name = dr_reply_text(dr_reply_at(fields, (size_t)i * 2), NULL);
-    *value = dr_reply_text(dr_reply_at(fields, (size_t)i * 2 + 1), n);
-}
-
-dr_status dr_queue_wait(dr_queue *q, dr_err *err)
-{
-    dr_cmd c = { 0 };
-    dr_cmd_words(&c, "XREAD", "COUNT", "1", "BLOCK");
-    dr_cmd_int(&c, q->block_ms);
-    dr_cmd_str(&c, "STREAMS");
-    dr_queue_put_streams(q, &c);
-    for (int i = 0; i < DR_CLASSES; i++)
-        dr_cmd_str(&c, *q->last[i] ? q->last[i] : "$");
-    return dr_redis_call(q->redis, &c, q->block_ms, NULL, err);
-}
-
-/* --- holding a job --- */
-
-static dr_answer read_answer(const dr_reply *reply)
+dr_answer dr_queue_read_answer(const dr_reply *reply)
 {
     static const struct {
         const char *text;
         dr_answer answer;
     } rows[] = {
-        { "ok", DR_ANSWER_OK },           { "run", DR_ANSWER_OK },
-        { "already", DR_ANSWER_ALREADY }, { "lost", DR_ANSWER_LOST },
-        { "stale", DR_ANSWER_LOST },      { "gone", DR_ANSWER_GONE },
+        { "ok", DR_ANSWER_OK },
+        { "run", DR_ANSWER_OK },
+        { "already", DR_ANSWER_ALREADY },
+        { "lost", DR_ANSWER_LOST },
+        { "stale", DR_ANSWER_LOST },
+        { "gone", DR_ANSWER_GONE },
         { "missing", DR_ANSWER_MISSING },
+        { "cancel", DR_ANSWER_CANCEL },
+        { "canceled", DR_ANSWER_CANCEL },
+        { "expired", DR_ANSWER_EXPIRED },
+        { "duplicate", DR_ANSWER_DUPLICATE },
+        { "delayed", DR_ANSWER_DELAYED },
     };
     const dr_reply *word =
         dr_reply_type(reply) == DR_REPLY_ARRAY ? dr_reply_at(reply, 0) : reply;
@@ -237,141 +172,13 @@ static dr_answer read_answer(const dr_reply *reply)
     return DR_ANSWER_LOST;
 }
 
-/* Run a script that answers with a word. */
-static dr_status call_answer(dr_queue *q, dr_script_id id, dr_cmd *c, dr_answer *answer,
-                             dr_err *err)
+dr_status dr_queue_call_answer(dr_queue *q, dr_script_id id, dr_cmd *c, dr_answer *answer,
+                               dr_err *err)
 {
     dr_reply *reply = NULL;
     dr_status st = dr_script_call(&q->scripts, q->redis, id, c, &reply, err);
     if (!st)
-        *answer = read_answer(reply);
+        *answer = dr_queue_read_answer(reply);
     dr_reply_free(reply);
     return st;
-}
-
-/* group, worker, entry, fence: how scripts are told who calls about what. */
-static void put_hold(const dr_queue *q, dr_cmd *c, const dr_hold *h)
-{
-    dr_cmd_words(c, DR_QUEUE_GROUP, q->worker, h->entry);
-    dr_cmd_int(c, h->fence);
-}
-
-dr_status dr_queue_start(dr_queue *q, const dr_hold *h, int64_t crashes, dr_answer *answer,
-                         int64_t *attempt, int64_t *seq, dr_err *err)
-{
-    dr_cmd c = { 0 };
-    dr_reply *reply = NULL;
-    dr_script_begin(&c, DR_CLASSES + 1);
-    dr_queue_put_streams(q, &c);
-    dr_queue_put_job_key(q, &c, "job", h->id);
-    dr_cmd_words(&c, DR_QUEUE_GROUP, q->worker);
-    dr_cmd_int(&c, h->class + 1);
-    dr_cmd_str(&c, h->entry);
-    dr_cmd_int(&c, h->fence);
-    dr_cmd_int(&c, crashes);
-    dr_status st = dr_script_call(&q->scripts, q->redis, DR_SCRIPT_START, &c, &reply, err);
-    if (!st) {
-        *answer = read_answer(reply);
-        *attempt = dr_reply_int(dr_reply_at(reply, 1));
-        *seq = dr_reply_int(dr_reply_at(reply, 2));
-    }
-    dr_reply_free(reply);
-    return st;
-}
-
-dr_status dr_queue_renew(dr_queue *q, const dr_hold *h, dr_answer *answer, dr_err *err)
-{
-    dr_cmd c = { 0 };
-    dr_script_begin(&c, 2);
-    dr_queue_put_stream(q, &c, h->class);
-    dr_queue_put_job_key(q, &c, "job", h->id);
-    put_hold(q, &c, h);
-    return call_answer(q, DR_SCRIPT_RENEW, &c, answer, err);
-}
-
-dr_status dr_queue_release(dr_queue *q, const dr_hold *h, dr_answer *answer, dr_err *err)
-{
-    dr_cmd c = { 0 };
-    dr_script_begin(&c, 2);
-    dr_queue_put_stream(q, &c, h->class);
-    dr_queue_put_job_key(q, &c, "job", h->id);
-    put_hold(q, &c, h);
-    return call_answer(q, DR_SCRIPT_RELEASE, &c, answer, err);
-}
-
-dr_status dr_queue_event(dr_queue *q, const dr_hold *h, int64_t seq, const char *text,
-                         size_t n, const dr_blob *blob, dr_answer *answer, dr_err *err)
-{
-    char key[DR_KEY_MAX];
-    bool stored = blob && blob->index >= 0;
-    dr_cmd c = { 0 };
-    dr_script_begin(&c, stored ? 3 : 2);
-    dr_queue_put_job_key(q, &c, "job", h->id);
-    dr_queue_put_job_key(q, &c, "events", h->id);
-    if (stored)
-        dr_cmd_str(&c, dr_queue_result_key(q, h->id, blob->index, key));
-    dr_cmd_str(&c, q->worker);
-    dr_cmd_int(&c, h->fence);
-    dr_cmd_int(&c, seq);
-    dr_cmd_int(&c, q->ttl_s);
-    dr_cmd_int(&c, q->events_maxlen);
-    dr_cmd_bytes(&c, text, n);
-    dr_queue_put_channels(q, &c, h->id);
-    if (blob && blob->n <= (size_t)q->publish_max)
-        dr_queue_put_job_key(q, &c, stored ? "image" : "preview", h->id);
-    else
-        dr_cmd_str(&c, "");
-    if (blob)
-        dr_cmd_bytes(&c, blob->bytes, blob->n);
-    return call_answer(q, DR_SCRIPT_EVENT, &c, answer, err);
-}
-
-dr_status dr_queue_finish(dr_queue *q, const dr_hold *h, const dr_ending *e,
-                          dr_answer *answer, dr_err *err)
-{
-    dr_cmd c = { 0 };
-    dr_script_begin(&c, 3 + e->n_results);
-    dr_queue_put_stream(q, &c, h->class);
-    dr_queue_put_job_key(q, &c, "job", h->id);
-    dr_queue_put_job_key(q, &c, "events", h->id);
-    for (int i = 0; i < e->n_results; i++)
-        dr_cmd_printf(&c, "%s:result:%s:%d", q->prefix, h->id, e->results[i].index);
-    put_hold(q, &c, h);
-    dr_cmd_str(&c, e->state);
-    dr_cmd_int(&c, e->held_ms);
-    dr_cmd_int(&c, q->ttl_s);
-    dr_cmd_int(&c, q->events_maxlen);
-    dr_cmd_bytes(&c, e->text, e->n);
-    dr_queue_put_channels(q, &c, h->id);
-    dr_cmd_str(&c, e->message);
-    for (int i = 0; e->with_bytes && i < e->n_results; i++)
-        dr_cmd_bytes(&c, e->results[i].bytes, e->results[i].n);
-    return call_answer(q, DR_SCRIPT_FINISH, &c, answer, err);
-}
-
-/* --- the registry --- */
-
-dr_status dr_queue_beat(dr_queue *q, int64_t ttl_ms, const char *const *pairs, int n,
-                        dr_err *err)
-{
-    dr_cmd c = { 0 };
-    dr_script_begin(&c, 2);
-    dr_cmd_printf(&c, "%s:workers", q->prefix);
-    dr_queue_put_job_key(q, &c, "worker", q->worker);
-    dr_cmd_str(&c, q->worker);
-    dr_cmd_int(&c, ttl_ms);
-    for (int i = 0; i < n; i++)
-        dr_cmd_str(&c, pairs[i]);
-    return dr_script_call(&q->scripts, q->redis, DR_SCRIPT_BEAT, &c, NULL, err);
-}
-
-dr_status dr_queue_bye(dr_queue *q, dr_err *err)
-{
-    dr_cmd c = { 0 };
-    dr_script_begin(&c, DR_CLASSES + 2);
-    dr_queue_put_streams(q, &c);
-    dr_cmd_printf(&c, "%s:workers", q->prefix);
-    dr_queue_put_job_key(q, &c, "worker", q->worker);
-    dr_cmd_words(&c, DR_QUEUE_GROUP, q->worker);
-    return dr_script_call(&q->scripts, q->redis, DR_SCRIPT_BYE, &c, NULL, err);
 }

@@ -1,6 +1,7 @@
 #ifndef DR_QUEUE_QUEUE_H
 #define DR_QUEUE_QUEUE_H
 
+#include "base/buf.h"
 #include "base/conf.h"
 #include "queue/redis.h"
 
@@ -35,16 +36,21 @@ typedef struct {
     dr_reply *reply;
     dr_hold hold;
     int64_t wait_ms, crashes;
+    const dr_reply *fields;
     int n_fields;
 } dr_claim;
 
 /* What a script answered. */
 typedef enum {
     DR_ANSWER_OK,
-    DR_ANSWER_ALREADY, /* had its effect before: a reply was lost */
-    DR_ANSWER_LOST,    /* another worker's now, or ended by another */
-    DR_ANSWER_GONE,    /* Redis has lost its data; nobody else has the job */
-    DR_ANSWER_MISSING, /* finish: a result is not stored; call again with the bytes */
+    DR_ANSWER_ALREADY,   /* had its effect before: a reply was lost */
+    DR_ANSWER_LOST,      /* another worker's now, or ended by another */
+    DR_ANSWER_GONE,      /* Redis has lost its data; nobody else has the job */
+    DR_ANSWER_MISSING,   /* finish: a result is not stored; call again with the bytes */
+    DR_ANSWER_CANCEL,    /* ours, but its client wants it no more */
+    DR_ANSWER_EXPIRED,   /* start: ours, but it waited longer than its ttl_ms */
+    DR_ANSWER_DUPLICATE, /* start: ours, but another job has its unique key */
+    DR_ANSWER_DELAYED,   /* start: put off, not ours any more */
 } dr_answer;
 
 /* Connects on first use. worker is the name in the group and the registry; "" for a client
@@ -56,29 +62,72 @@ dr_redis *dr_queue_redis(dr_queue *q); /* for back-off and messages */
 
 /* --- taking jobs --- */
 
-/* Take one job if there is one: out->reply is NULL when not. Streams and groups that do not
- * exist (first start, FLUSHALL) are made. After a connection to a server that started less
- * than a lease ago, other workers' entries are left alone, because their age includes the
- * server's absence. */
-DR_MUST_USE dr_status dr_queue_claim(dr_queue *q, dr_claim *out, dr_err *err);
+/* What the group may have for this worker that it does not know of. */
+typedef enum {
+    DR_OWN_NONE,
+    DR_OWN_UNHEARD, /* a reply was lost: take it, no crash */
+    DR_OWN_LEFT,    /* an earlier process with this name died with it: take it, a crash */
+} dr_own;
+
+#define DR_LEAVE_MAX 64
+
+/* Take one job if there is one: out->reply is NULL when not. leave: entries that are not
+ * for this call ("normal:17-0", n_leave of them), because they are held already or cannot
+ * be served here. Streams and groups that do not exist (first start, FLUSHALL) are made.
+ * After a connection to a server that started less than a lease ago, other workers' entries
+ * are left alone, because their age includes the server's absence. */
+DR_MUST_USE dr_status dr_queue_claim(dr_queue *q, dr_own own, const char *const *leave,
+                                     int n_leave, dr_claim *out, dr_err *err);
 void dr_claim_free(dr_claim *c); /* accepts {0}; leaves {0} */
 /* Field i of the entry. */
 void dr_claim_field(const dr_claim *c, int i, const char **name, const char **value,
                     size_t *n);
 
-/* Wait up to queue.block_ms for something new since dr_queue_claim found nothing. Takes no
- * job. */
+/* "normal:17-0", as `leave` and P:delayed name an entry. */
+#define DR_ENTRY_NAME_MAX 80
+void dr_entry_name(char out[DR_ENTRY_NAME_MAX], const dr_hold *h);
+
+/* Wait up to queue.block_ms for something new since dr_queue_claim found nothing, or until
+ * the next delay is over. Takes no job. */
 DR_MUST_USE dr_status dr_queue_wait(dr_queue *q, dr_err *err);
+
+/* Waiting entries, best class first, `count` of each class and none above max_bytes, to
+ * choose some for dr_queue_take. Item i as a claim without a fence whose fields
+ * dr_claim_field reads; it borrows from *out (dr_reply_free). */
+DR_MUST_USE dr_status dr_queue_peek(dr_queue *q, int count, size_t max_bytes,
+                                    dr_reply **out, dr_err *err);
+bool dr_peek_at(const dr_reply *peeked, size_t i, dr_claim *item);
+
+/* Take this waiting entry, ahead of its turn; out->reply is NULL when somebody was faster.
+ */
+DR_MUST_USE dr_status dr_queue_take(dr_queue *q, dr_priority class, const char *entry,
+                                    dr_claim *out, dr_err *err);
 
 /* --- holding a job: hold->id is known --- */
 
-/* OK: run it; *attempt (from 1) and *seq (of the last event) are set. ALREADY: this id has
- * ended or runs under another entry, and the entry is gone. LOST. */
-DR_MUST_USE dr_status dr_queue_start(dr_queue *q, const dr_hold *h, int64_t crashes,
-                                     dr_answer *answer, int64_t *attempt, int64_t *seq,
-                                     dr_err *err);
+/* What the decoded job says about its start. */
+typedef struct {
+    int64_t crashes; /* of the claim */
+    int64_t ttl_ms, delay_ms;
+    uint64_t seed;
+    const char *unique; /* NULL: none */
+} dr_start_ask;
 
-/* OK, LOST or GONE. */
+typedef struct {
+    dr_answer answer;
+    int64_t attempt;                /* from 1 */
+    int64_t seq;                    /* of the last event */
+    int64_t crashes;                /* in the job's whole life */
+    uint64_t seed;                  /* of its first start */
+    char holder[DR_JOB_ID_MAX + 1]; /* of the unique key */
+} dr_start;
+
+/* OK: run it. CANCEL, EXPIRED, DUPLICATE: it is ours, to be ended so. ALREADY: this id has
+ * ended or another entry with it is there; the entry is gone. DELAYED. LOST. */
+DR_MUST_USE dr_status dr_queue_start(dr_queue *q, const dr_hold *h, const dr_start_ask *ask,
+                                     dr_start *out, dr_err *err);
+
+/* OK, CANCEL, LOST or GONE. */
 DR_MUST_USE dr_status dr_queue_renew(dr_queue *q, const dr_hold *h, dr_answer *answer,
                                      dr_err *err);
 
@@ -90,18 +139,21 @@ typedef struct {
     size_t n;
 } dr_blob;
 
-/* Publish an event that does not end the job. blob may be NULL. OK, ALREADY, LOST or GONE.
- */
+/* Publish an event that does not end the job. blob may be NULL. OK, CANCEL, ALREADY, LOST
+ * or GONE. */
 DR_MUST_USE dr_status dr_queue_event(dr_queue *q, const dr_hold *h, int64_t seq,
                                      const char *text, size_t n, const dr_blob *blob,
                                      dr_answer *answer, dr_err *err);
 
 typedef struct {
-    const char *state; /* "succeeded" or "failed" */
+    const char *state; /* "succeeded", "failed", "canceled" or "expired" */
     const char *text;  /* the event */
     size_t n;
-    const char *message; /* of a failure, else "" */
-    int64_t held_ms;     /* since the claim */
+    int64_t seq;                /* of the event */
+    const char *code, *message; /* of a failure, else "" */
+    const char *dead;           /* reason to put the job among the dead; "": not */
+    const char *unique;         /* the key it holds; NULL: none */
+    int64_t held_ms;            /* since the claim */
     const dr_blob *results;
     int n_results;
     bool with_bytes; /* after MISSING */
@@ -111,9 +163,24 @@ typedef struct {
 DR_MUST_USE dr_status dr_queue_finish(dr_queue *q, const dr_hold *h, const dr_ending *e,
                                       dr_answer *answer, dr_err *err);
 
-/* Give a started job back so that any worker may take it at once. OK or LOST. */
+/* A failure that may pass: the job runs again after delay_ms; text is the event that says
+ * so. OK, ALREADY or LOST. */
+DR_MUST_USE dr_status dr_queue_retry(dr_queue *q, const dr_hold *h, int64_t seq,
+                                     int64_t delay_ms, const char *message,
+                                     const char *text, size_t n, dr_answer *answer,
+                                     dr_err *err);
+
+/* Give a job back, started or not, so that any worker may take it at once. OK, ALREADY or
+ * LOST. */
 DR_MUST_USE dr_status dr_queue_release(dr_queue *q, const dr_hold *h, dr_answer *answer,
                                        dr_err *err);
+
+/* P:checkpoint:<id>: the state from which the next worker may go on. get: dr_reply_text of
+ * *out, a DR_REPLY_NIL when there is none. */
+DR_MUST_USE dr_status dr_queue_checkpoint_put(dr_queue *q, const char *id, const void *p,
+                                              size_t n, dr_err *err);
+DR_MUST_USE dr_status dr_queue_checkpoint_get(dr_queue *q, const char *id, dr_reply **out,
+                                              dr_err *err);
 
 /* P:result:<id>:<index>, as events name it; returns buf. */
 #define DR_KEY_MAX 384
@@ -122,11 +189,30 @@ const char *dr_queue_result_key(const dr_queue *q, const char *id, int index,
 
 /* --- the registry --- */
 
-/* Refresh P:worker:<name>, which lives ttl_ms; pairs: field, value, …; at most 32. */
+/* Refresh P:worker:<name>, which lives ttl_ms; pairs: field, value, …; at most 40. *drain:
+ * somebody wants this worker to stop. */
 DR_MUST_USE dr_status dr_queue_beat(dr_queue *q, int64_t ttl_ms, const char *const *pairs,
-                                    int n, dr_err *err);
+                                    int n, bool *drain, dr_err *err);
 /* Leave the registry, and the group where nothing is held. */
 DR_MUST_USE dr_status dr_queue_bye(dr_queue *q, dr_err *err);
+
+/* Remove dead consumers that hold nothing (no sign of life for dead_ms), and put back
+ * entries that nobody holds; looks at a part of the streams at each call. */
+typedef struct {
+    int64_t removed, put_back;
+} dr_tidied;
+DR_MUST_USE dr_status dr_queue_janitor(dr_queue *q, int64_t dead_ms, dr_tidied *out,
+                                       dr_err *err);
+
+/* The models that workers which are alive can serve: appends their names to *out as one
+ * JSON array, and says whether `model` is among them. */
+DR_MUST_USE dr_status dr_queue_fleet_models(dr_queue *q, const char *model, bool *served,
+                                            dr_buf *out, dr_err *err);
+
+/* The next text on P:control ("cancel 17-0", "drain gpu1"), or *out = NULL when none came
+ * within wait_ms. Statuses as of dr_queue_next_published. */
+DR_MUST_USE dr_status dr_queue_next_control(dr_queue *q, int64_t wait_ms, dr_reply **out,
+                                            const char **text, size_t *n, dr_err *err);
 
 /* --- clients --- */
 

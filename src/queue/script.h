@@ -7,14 +7,18 @@
  * what it takes, answers and promises; all may be called again after a lost reply. */
 typedef enum {
     DR_SCRIPT_CLAIM,
+    DR_SCRIPT_TAKE,
+    DR_SCRIPT_PEEK,
     DR_SCRIPT_START,
     DR_SCRIPT_RENEW,
     DR_SCRIPT_EVENT,
+    DR_SCRIPT_RETRY,
     DR_SCRIPT_FINISH,
     DR_SCRIPT_RELEASE,
     DR_SCRIPT_SUBMIT,
     DR_SCRIPT_BEAT,
     DR_SCRIPT_BYE,
+    DR_SCRIPT_JANITOR,
     DR_SCRIPTS
 } dr_script_id;
 

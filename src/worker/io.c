@@ -123,7 +123,7 @@ static void claim_next(dr_worker *w)
 {
     dr_err err = { 0 };
     dr_slot *s = find_slot(w, DR_SLOT_FREE);
-    dr_status st = dr_queue_claim(w->jobs, &s->claim, &err);
+    dr_status st = dr_queue_claim(w->jobs, DR_OWN_NONE, NULL, 0, &s->claim, &err);
     dr_io_redis(w, st, &err);
     w->idle = !st && !s->claim.reply;
     if (st && st != DR_EIO)
@@ -144,9 +144,16 @@ static void claim_next(dr_worker *w)
 static void start_claimed(dr_worker *w, dr_slot *s)
 {
     dr_err err = { 0 };
-    dr_answer answer = DR_ANSWER_LOST;
-    dr_status st = dr_queue_start(w->jobs, &s->claim.hold, s->claim.crashes, &answer,
-                                  &s->attempt, &s->seq, &err);
+    const dr_start_ask ask = { .crashes = s->claim.crashes,
+                               .ttl_ms = s->job->ttl_ms,
+                               .delay_ms = s->job->delay_ms,
+                               .seed = s->job->seed,
+                               .unique = s->job->unique };
+    dr_start start = { .answer = DR_ANSWER_LOST };
+    dr_status st = dr_queue_start(w->jobs, &s->claim.hold, &ask, &start, &err);
+    dr_answer answer = start.answer;
+    s->attempt = start.attempt;
+    s->seq = start.seq;
     dr_io_redis(w, st, &err);
     if (st == DR_EIO)
         return;

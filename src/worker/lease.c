@@ -78,8 +78,9 @@ static dr_status beat(dr_worker *w, dr_err *err)
         "model", w->model_name, "job",    job,    "step",    step,
         "done",  done,          "failed", failed, "version", DR_VERSION,
     };
+    bool drain;
     return dr_queue_beat(w->leases, 3 * w->conf->lease.renew_ms, pairs,
-                         (int)DR_COUNT(pairs), err);
+                         (int)DR_COUNT(pairs), &drain, err);
 }
 
 /* Wait; true when the worker leaves. */

@@ -4,11 +4,11 @@
 --
 -- KEYS  P:workers, P:worker:<name>
 -- ARGV  name, ttl ms, field, value, …
+-- 'ok' | 'drain': somebody wants this worker to stop
 local name, ttl = ARGV[1], tonumber(ARGV[2])
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = now_ms()
 redis.call('HSET', KEYS[2], 'seen_ms', now, unpack(ARGV, 3))
 redis.call('PEXPIRE', KEYS[2], ttl)
 redis.call('ZADD', KEYS[1], now, name)
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ttl)
-return 'ok'
+return redis.call('HGET', KEYS[2], 'drain') == '1' and 'drain' or 'ok'

@@ -1,43 +1,151 @@
 #!lua
--- Take one job: an entry whose worker stopped renewing, else the oldest new entry of the
--- first class that has one. Refused by Redis while its memory is full: no room for results.
+-- Take one job: an entry whose worker stopped renewing, else one whose delay is over, else
+-- the oldest new entry of the class whose turn it is. Refused by Redis while its memory is
+-- full: no room for results.
 --
--- KEYS  the streams of the classes, best first; the fence counter (last)
--- ARGV  group, worker, lease ms (0: leave other workers' entries alone)
+-- KEYS  the streams of the classes, best first; P:fence, P:delayed, P:paused, P:stats
+-- ARGV  group, worker, lease ms (0: leave other workers' entries alone), own, a weight for
+--       each class, then class:entry of what to leave alone …
+--       own: what entries are that the group has for this worker and that it does not know:
+--       'none', 'unheard' (a reply was lost: take them) or 'left' (an earlier process of the
+--       same name died with them: take them, a crash)
 -- {'job', class (1..), entry, fence, ms waited, crashes, {field, value, …}}
--- {'none', last id of each class}: what to wait from, without missing a job
+-- {'none', last id of each class, ms until the next delay is over (-1: none)}: what to wait
+-- for without missing a job
 --
 -- XPENDING IDLE finds a stale entry wherever it stands; XAUTOCLAIM would look at COUNT * 10
 -- entries from a cursor that somebody has to carry. The list holds running jobs only.
--- XCLAIM drops an entry that was deleted meanwhile, so the loop comes to an end.
-local group, me, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local classes = #KEYS - 1
+-- XCLAIM drops an entry that was deleted meanwhile, so the loops come to an end.
+local group, me, lease, own = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local classes = #KEYS - 4
+local fence_key, delayed, paused, stats =
+    KEYS[classes + 1], KEYS[classes + 2], KEYS[classes + 3], KEYS[classes + 4]
+local page = 32
+local now = now_ms()
 
-local function taken(class, entry, crashes)
-    local time = redis.call('TIME')
-    local now = time[1] * 1000 + math.floor(time[2] / 1000)
-    local created = tonumber(string.match(entry[1], '^%d+'))
-    local fence = redis.call('INCR', KEYS[#KEYS])
-    return { 'job', class, entry[1], fence, math.max(0, now - created), crashes, entry[2] }
+local leave, closed = {}, {}
+for i = 5 + classes, #ARGV do leave[ARGV[i]] = true end
+for _, class in ipairs(redis.call('SMEMBERS', paused)) do closed[class] = true end
+
+local function is_open(stream) return not closed[class_of(stream)] end
+
+local function taken(class, entry, since, crashes)
+    local fence = redis.call('INCR', fence_key)
+    return { 'job', class, entry[1], fence, math.max(0, now - since), crashes, entry[2] }
 end
 
-if lease > 0 then
+local function created(id) return tonumber(string.match(id, '^%d+')) end
+
+-- Among the pending entries that XPENDING with these arguments shows, the first that may be
+-- taken. keep: its delivery is not another one.
+local function reclaim(class, min_idle, keep, ...)
+    local stream, from = KEYS[class], '-'
+    while true do
+        local found = redis.call('XPENDING', stream, group, 'IDLE', min_idle, from, '+',
+            page, ...)
+        for _, pending in ipairs(found) do
+            local id, _, _, times = unpack(pending)
+            if not leave[delayed_name(stream, id)] then
+                local got = redis.call('XCLAIM', stream, group, me, min_idle, id,
+                    'RETRYCOUNT', keep and times or times + 1)
+                if got[1] then
+                    local crashes = keep and times - 1 or times
+                    if crashes > 0 then redis.call('HINCRBY', stats, 'recovered', 1) end
+                    return taken(class, got[1], created(id), crashes)
+                end
+            end
+        end
+        if #found < page then return nil end
+        from = '(' .. found[page][1]
+    end
+end
+
+local function take_own()
     for class = 1, classes do
-        while true do
-            local stale = redis.call('XPENDING', KEYS[class], group, 'IDLE', lease,
-                '-', '+', 1)[1]
-            if not stale then break end
-            local got = redis.call('XCLAIM', KEYS[class], group, me, lease, stale[1])
-            if got[1] then return taken(class, got[1], stale[4]) end
+        local got = own ~= 'none' and reclaim(class, 0, own == 'unheard', me)
+        if got then return got end
+    end
+end
+
+local function take_stale()
+    for class = 1, classes do
+        local got = lease > 0 and is_open(KEYS[class]) and reclaim(class, lease, false)
+        if got then return got end
+    end
+end
+
+-- Of the first page that is due, the best class; the oldest of it.
+local function take_due()
+    local names = redis.call('ZRANGEBYSCORE', delayed, '-inf', now, 'WITHSCORES', 'LIMIT',
+        0, 256)
+    for class = 1, classes do
+        local prefix = class_of(KEYS[class]) .. ':'
+        for i = 1, #names, 2 do
+            local name = names[i]
+            if is_open(KEYS[class]) and not leave[name] and
+                string.sub(name, 1, #prefix) == prefix then
+                local id = string.sub(name, #prefix + 1)
+                redis.call('ZREM', delayed, name)
+                local got = redis.call('XCLAIM', KEYS[class], group, me, 0, id, 'FORCE',
+                    'RETRYCOUNT', 1)
+                if got[1] then return taken(class, got[1], tonumber(names[i + 1]), 0) end
+            end
         end
     end
 end
 
-for class = 1, classes do
-    local got = redis.call('XREADGROUP', 'GROUP', group, me, 'COUNT', 1,
-        'STREAMS', KEYS[class], '>')
-    if got then return taken(class, got[1][2][1], 0) end
+-- The next entry that the group has not read. Entries that were taken ahead of their turn
+-- (take.lua) stand in its way: reading them would take them from their worker.
+local function take_new(class)
+    local stream = KEYS[class]
+    while true do
+        local last = last_read(stream, group)
+        if last.err then return last end
+        local next = redis.call('XRANGE', stream, '(' .. last, '+', 'COUNT', 1)[1]
+        if not next then return nil end
+        if holder(stream, group, next[1]) or
+            redis.call('ZSCORE', delayed, delayed_name(stream, next[1])) then
+            redis.call('XGROUP', 'SETID', stream, group, next[1])
+        else
+            redis.call('XREADGROUP', 'GROUP', group, me, 'COUNT', 1, 'STREAMS', stream, '>')
+            return taken(class, next, created(next[1]), 0)
+        end
+    end
 end
+
+-- Whose turn it is: of as many turns as the weights add up to, each class begins its share.
+-- The others follow in their order.
+local function order()
+    local total, first = 0, 1
+    for class = 1, classes do total = total + tonumber(ARGV[4 + class]) end
+    local turn = tonumber(redis.call('GET', fence_key) or 0) % math.max(1, total)
+    for class = 1, classes do
+        turn = turn - tonumber(ARGV[4 + class])
+        if turn < 0 then
+            first = class
+            break
+        end
+    end
+    local row = { first }
+    for class = 1, classes do if class ~= first then row[#row + 1] = class end end
+    return row
+end
+
+local function take_any_new()
+    for _, class in ipairs(order()) do
+        local got = is_open(KEYS[class]) and take_new(class)
+        if got then return got end
+    end
+end
+
+-- A stream without its group makes the worker create it.
+for class = 1, classes do
+    local last = redis.pcall('XINFO', 'GROUPS', KEYS[class])
+    if last.err or not last[1] then return redis.error_reply('NOGROUP ' .. KEYS[class]) end
+end
+
+local got = take_own() or take_stale() or take_due() or take_any_new()
+if got then return got end
 
 local none = { 'none' }
 for class = 1, classes do
@@ -46,4 +154,6 @@ for class = 1, classes do
         if info[i] == 'last-generated-id' then none[class + 1] = info[i + 1] end
     end
 end
+local due = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2]
+none[classes + 2] = due and math.max(0, tonumber(due) - now) or -1
 return none

@@ -2,19 +2,25 @@
 -- Hand a job back that this worker will not finish: any worker may claim it at once, and
 -- the delivery does not count as a crash.
 --
--- KEYS  stream, P:job:<id>
+-- KEYS  stream, P:job:<id>, P:stats
 -- ARGV  group, worker, entry, fence
--- 'ok' | 'lost': not ours any more
+-- 'ok' | 'already' | 'lost': not ours any more
+local stream, job, stats = unpack(KEYS)
 local group, me, entry, fence = unpack(ARGV)
 local idle_ms = 2592000000 -- longer than any lease
 local state, its_fence, worker = unpack(
-    redis.call('HMGET', KEYS[2], 'state', 'fence', 'worker'))
-local pending = redis.call('XPENDING', KEYS[1], group, entry, entry, 1)[1]
-if its_fence ~= fence or worker ~= me or state ~= 'running' or not pending or
-    pending[2] ~= me then
+    redis.call('HMGET', job, 'state', 'fence', 'worker'))
+local owner, times = holder(stream, group, entry)
+if owner ~= me then return 'lost' end
+if state and its_fence == fence then
+    if worker ~= me then return 'lost' end
+    if state == 'queued' then return 'already' end
+    if state ~= 'running' then return 'lost' end
+    redis.call('HSET', job, 'state', 'queued')
+elseif state == 'running' and tonumber(its_fence) > tonumber(fence) then
     return 'lost'
 end
-redis.call('XCLAIM', KEYS[1], group, me, 0, entry, 'IDLE', idle_ms,
-    'RETRYCOUNT', pending[4] - 1, 'JUSTID')
-redis.call('HSET', KEYS[2], 'state', 'queued')
+redis.call('XCLAIM', stream, group, me, 0, entry, 'IDLE', idle_ms, 'RETRYCOUNT',
+    math.max(0, times - 1), 'JUSTID')
+redis.call('HINCRBY', stats, 'released', 1)
 return 'ok'

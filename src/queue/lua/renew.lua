@@ -4,17 +4,18 @@
 --
 -- KEYS  stream, P:job:<id>
 -- ARGV  group, worker, entry, fence
--- 'ok' | 'lost': another worker has it, or it has ended | 'gone': the claim is not there (Redis
--- lost its data); nobody else has it, so the work goes on
+-- 'ok' | 'cancel': still ours, and its client wants it no more | 'lost': another worker has
+-- it, or it has ended | 'gone': the claim is not there (Redis lost its data); nobody else
+-- has it, so the work goes on
 local group, me, entry, fence = unpack(ARGV)
-local state, its_fence, worker = unpack(
-    redis.call('HMGET', KEYS[2], 'state', 'fence', 'worker'))
+local state, its_fence, worker, cancel = unpack(
+    redis.call('HMGET', KEYS[2], 'state', 'fence', 'worker', 'cancel'))
 if state and (its_fence ~= fence or worker ~= me or state ~= 'running') then
     return 'lost'
 end
-local pending = redis.pcall('XPENDING', KEYS[1], group, entry, entry, 1)
-local owner = not pending.err and pending[1] and pending[1][2]
+local owner = holder(KEYS[1], group, entry)
 if owner and owner ~= me then return 'lost' end
 if not owner then return 'gone' end
 redis.call('XCLAIM', KEYS[1], group, me, 0, entry, 'JUSTID')
-return 'ok'
+redis.call('EXPIRE', KEYS[2], job_ttl_s)
+return cancel == '1' and 'cancel' or 'ok'

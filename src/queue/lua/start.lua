@@ -1,49 +1,85 @@
 #!lua flags=allow-oom
--- Bind a claimed entry to its job's id, which may have come out of the decoded bytes.
+-- Bind a claimed entry to its job's id, which may have come out of the decoded bytes, and
+-- say what is to be done with it.
 --
--- KEYS  the streams of the classes; P:job:<id> (last)
--- ARGV  group, worker, class, entry, fence, crashes
--- {'run', attempt, last seq} | {'already'} the id has ended, or another entry with it is at
--- work: this entry is gone | {'lost'} somebody else has claimed the entry
-local group, me, class, entry, fence, crashes = unpack(ARGV)
-local stream, job = KEYS[tonumber(class)], KEYS[#KEYS]
+-- KEYS  the streams of the classes; P:delayed, P:unique:<key> (the key '' is nobody's),
+--       P:job:<id>
+-- ARGV  group, worker, class, entry, fence, deliveries that came to nothing, id, ttl_ms,
+--       delay_ms (0: none), a seed, unique key or ''
+-- {word, attempt, last seq, crashes, seed, id that holds the unique key}
+-- word: 'run' · 'canceled' | 'expired' | 'duplicate': ours, to be ended so · 'delayed': put
+-- off, not ours any more · 'already': the id has ended, or another entry with it is there:
+-- this entry is gone · 'lost': somebody else has claimed the entry
+local group, me, class, entry, fence, crashes, id, ttl, delay, seed, key = unpack(ARGV)
+local classes = #KEYS - 3
+local stream = KEYS[tonumber(class)]
+local delayed, unique, job = KEYS[classes + 1], KEYS[classes + 2], KEYS[classes + 3]
+local now = now_ms()
+ttl, delay, crashes = tonumber(ttl), tonumber(delay), tonumber(crashes)
 
-local pending = redis.call('XPENDING', stream, group, entry, entry, 1)[1]
-if not pending or pending[2] ~= me then return { 'lost' } end
+if holder(stream, group, entry) ~= me then return { 'lost' } end
 
-local state, old_fence, old_stream, old_entry, attempt, seq = unpack(
-    redis.call('HMGET', job, 'state', 'fence', 'stream', 'entry', 'attempt', 'seq'))
-seq = tonumber(seq or 0)
+local old = {}
+local names = { 'state', 'fence', 'stream', 'entry', 'attempt', 'seq', 'created_ms', 'due_ms',
+    'crash_base', 'crashes', 'seed', 'cancel', 'worker' }
+for i, value in ipairs(redis.call('HMGET', job, unpack(names))) do old[names[i]] = value end
+local attempt, seq = tonumber(old.attempt or 0), tonumber(old.seq or 0)
+local created = tonumber(old.created_ms or string.match(entry, '^%d+'))
+crashes = crashes + tonumber(old.crash_base or 0)
 
--- Asked again because the reply was lost.
-if old_fence == fence and old_entry == entry and state == 'running' then
-    return { 'run', tonumber(attempt), seq }
+local function answer(word)
+    return { word, attempt, seq, crashes, old.seed or seed, redis.call('GET', unique) or '' }
 end
 
-local function at_work_elsewhere()
-    if state ~= 'running' or (old_entry == entry and old_stream == stream) then
-        return false
-    end
-    for i = 1, #KEYS - 1 do
-        if KEYS[i] == old_stream then
-            return redis.call('XRANGE', old_stream, old_entry, old_entry)[1] ~= nil
+local function verdict()
+    if old.cancel == '1' then return 'canceled' end
+    if key ~= '' and redis.call('GET', unique) ~= id then return 'duplicate' end
+    -- Counted from when it might have begun, and only until it did.
+    local since = math.max(created, tonumber(old.due_ms or 0))
+    if ttl > 0 and attempt == 1 and now > since + ttl then return 'expired' end
+    return 'run'
+end
+
+-- Asked again because the reply was lost.
+if old.fence == fence and old.entry == entry and old.state == 'running' then
+    return answer(verdict())
+end
+
+local function stands_elsewhere()
+    if not old.entry or (old.entry == entry and old.stream == stream) then return false end
+    for i = 1, classes do
+        if KEYS[i] == old.stream then
+            return redis.call('XRANGE', old.stream, old.entry, old.entry)[1] ~= nil
         end
     end
     return false
 end
 
 local ended = { succeeded = true, failed = true, canceled = true, expired = true }
-if ended[state] or at_work_elsewhere() then
-    redis.call('XACK', stream, group, entry)
-    redis.call('XDEL', stream, entry)
+if ended[old.state] or stands_elsewhere() then
+    drop(stream, group, entry)
     return { 'already' }
 end
 
-local time = redis.call('TIME')
-attempt = tonumber(attempt or 0) + 1
-redis.call('HSET', job, 'state', 'running', 'attempt', attempt, 'crashes', crashes,
-    'fence', fence, 'worker', me, 'stream', stream, 'entry', entry, 'seq', seq,
-    'created_ms', string.match(entry, '^%d+'),
-    'started_ms', time[1] * 1000 + math.floor(time[2] / 1000))
-redis.call('PERSIST', job)
-return { 'run', attempt, seq }
+redis.call('HSET', job, 'stream', stream, 'entry', entry, 'created_ms', created, 'seq', seq,
+    'seed', old.seed or seed)
+redis.call('EXPIRE', job, job_ttl_s)
+
+if delay > 0 and not old.due_ms and attempt == 0 and old.cancel ~= '1' and
+    created + delay > now then
+    redis.call('XACK', stream, group, entry)
+    redis.call('ZADD', delayed, created + delay, delayed_name(stream, entry))
+    redis.call('HSET', job, 'state', 'delayed', 'due_ms', created + delay, 'crash_base',
+        crashes)
+    return { 'delayed' }
+end
+
+attempt = attempt + 1
+if key ~= '' then
+    redis.call('SET', unique, id, 'NX', 'EX', job_ttl_s)
+    redis.call('HSET', job, 'unique', key)
+end
+if old.worker then redis.call('HSET', job, 'last_worker', old.worker) end
+redis.call('HSET', job, 'state', 'running', 'attempt', attempt, 'crashes', crashes, 'fence',
+    fence, 'worker', me, 'started_ms', now)
+return answer(verdict())
