@@ -1,23 +1,25 @@
 /* The denoising step and the ways from latents and decoder output to what leaves. */
 
 /* Guidance and a sampler's update in one pass (Ho & Salimans 2022 for the first line):
- *   m  = u + cfg·(c - u)          u, c: the unconditional and conditional halves of out
+ *   m  = u + cfg·(c - u)          u, c: the model's outputs without and with the text
  *   x' = kx·x + km·m + kh·h + kz·z
  *   h' = hx·x + hm·m              x before the update
  *   d  = dx·x + dm·m              the predicted picture, for previews
- * halves 1: no guidance, m = out. z may alias x when kz is 0. Work-item: 8 elements. */
-__kernel void sampler_step(__global float *x, long x_at, __global const float *out, long out_at,
-                           __global float *h, long h_at, __global const float *z, long z_at,
-                           __global float *d, long d_at, long count, int halves, float cfg,
-                           float kx, float km, float kh, float kz, float hx, float hm, float dx,
-                           float dm)
+ * guided 0: m = c, u is not read. z may alias x when kz is 0. Work-item: 8 elements. */
+__kernel void sampler_step(__global float *x, long x_at, __global const float *c, long c_at,
+                           __global const float *u, long u_at, __global float *h, long h_at,
+                           __global const float *z, long z_at, __global float *d, long d_at,
+                           long count, int guided, float cfg, float kx, float km, float kh,
+                           float kz, float hx, float hm, float dx, float dm)
 {
     long i = get_global_id(0) * BLOCK, left = count - i;
     if (i >= count)
         return;
-    float8 m = load8(out + out_at + i, left);
-    if (halves == 2)
-        m += cfg * (load8(out + out_at + count + i, left) - m);
+    float8 m = load8(c + c_at + i, left);
+    if (guided) {
+        float8 plain = load8(u + u_at + i, left);
+        m = plain + cfg * (m - plain);
+    }
     float8 v = load8(x + x_at + i, left);
     float8 next = kx * v + km * m;
     if (kh != 0.0f)

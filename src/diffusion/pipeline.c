@@ -179,7 +179,9 @@ static void denoise_step(job_run *s, int64_t i, const latents *l)
         draw_noise(s, l->noise, i + 1);
     dr_tensor out = dr_unet_forward(r, &s->m->unet, l->x, batch, row->in_scale,
                                     row->timestep, s->m->kv);
-    op_sampler_step(r, l->x, out, l->hist, l->noise, l->denoised, &coef);
+    dr_tensor plain = dr_slice(out, 0, s->n);
+    op_sampler_step(r, l->x, dr_slice(out, batch - s->n, s->n),
+                    batch > s->n ? &plain : NULL, l->hist, l->noise, l->denoised, &coef);
     if (!r->dry && !r->err.code)
         (void)!dr_finish(r->dev, &r->err); /* so that progress and stop mean this step */
     dr_pop(r, mark);

@@ -105,8 +105,9 @@ void dr_transformer_read_text(dr_run *r, const dr_transformer *b, dr_tensor text
                               dr_text_kv *kv)
 {
     for (int i = 0; i < b->n_layers; i++) {
-        kv[b->first_kv + i].k = op_linear(r, text, &b->layers[i].k2, NULL);
-        kv[b->first_kv + i].v = op_linear(r, text, &b->layers[i].v2, NULL);
+        dr_tensor k = op_linear(r, text, &b->layers[i].k2, NULL);
+        dr_tensor v = op_linear(r, text, &b->layers[i].v2, NULL);
+        kv[b->first_kv + i] = (dr_text_kv){ .k = k, .v = v };
     }
 }
 
@@ -125,7 +126,8 @@ static void layer_forward(dr_run *r, const dr_transformer_layer *b, dr_tensor x,
 
     h = op_layer_norm(r, x, &b->norm2);
     q = op_linear(r, h, &b->q2, NULL);
-    h = op_attention(r, q, kv->k, kv->v, heads, false);
+    h = kv->rows ? op_cross_attention(r, q, kv->k, kv->v, heads, kv->rows)
+                 : op_attention(r, q, kv->k, kv->v, heads, false);
     op_linear_into(r, x, h, &b->out2, &x);
     dr_pop(r, mark);
 

@@ -40,7 +40,8 @@ dr_tensor dr_self_attention_forward(dr_run *r, const dr_self_attention *b, dr_te
 
 /* Keys and values of the text for one cross-attention: computed once a job. */
 typedef struct {
-    dr_tensor k, v; /* [texts, tokens, 1, c] */
+    dr_tensor k, v;  /* [texts, tokens, 1, c] */
+    const int *rows; /* row i of the batch reads text rows[i]; NULL: i·texts/batch */
 } dr_text_kv;
 
 /* One layer of a spatial transformer: self-attention, cross-attention to the text, GEGLU

@@ -256,6 +256,12 @@ void dr_unet_read_text(dr_run *r, const dr_unet *m, dr_tensor text, dr_text_kv *
         read_text(r, &m->up[i], text, kv);
 }
 
+void dr_unet_choose_text(const dr_unet *m, dr_text_kv *kv, const int *rows)
+{
+    for (int i = 0; i < m->n_kv; i++)
+        kv[i].rows = rows;
+}
+
 dr_tensor dr_unet_time(dr_run *r, const dr_unet *m, double timestep)
 {
     dr_tensor t =

@@ -37,9 +37,12 @@ void dr_unet_load(dr_unet *m, dr_loader *l, const dr_json *config, dr_arena *mem
  * kv[m->n_kv]. They stay valid until the run pops below this call. */
 void dr_unet_read_text(dr_run *r, const dr_unet *m, dr_tensor text, dr_text_kv *kv);
 
+/* From now on row i of a batch reads text rows[i]; borrowed, may change between calls. */
+void dr_unet_choose_text(const dr_unet *m, dr_text_kv *kv, const int *rows);
+
 /* One evaluation. x: latents [n, h, w, in_c]; the UNet sees in_scale·x, for `batch` rows
  * (a multiple of n: guidance's halves read the same latents); row i reads text
- * i·texts/batch. → [batch, h, w, out_c] */
+ * i·texts/batch, unless dr_unet_choose_text says otherwise. → [batch, h, w, out_c] */
 dr_tensor dr_unet_forward(dr_run *r, const dr_unet *m, dr_tensor x, int64_t batch,
                           double in_scale, double timestep, const dr_text_kv *kv);
 

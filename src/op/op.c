@@ -314,13 +314,15 @@ static void attend(dr_run *r, dr_tensor q, dr_tensor k, dr_tensor v, dr_tensor y
          });
 }
 
-dr_tensor op_attention(dr_run *r, dr_tensor q, dr_tensor k, dr_tensor v, int64_t heads,
-                       bool causal)
+/* texts NULL: image i reads row i·m/n. */
+static dr_tensor attention(dr_run *r, dr_tensor q, dr_tensor k, dr_tensor v, int64_t heads,
+                           bool causal, const int *texts)
 {
     dr_tensor y = dr_new(r, q.n, q.h, q.w, q.c);
     if (stop(r, "attention"))
         return y;
-    if (heads <= 0 || q.c % heads || k.c != q.c || !same_shape(k, v) || q.n % k.n) {
+    if (heads <= 0 || q.c % heads || k.c != q.c || !same_shape(k, v) ||
+        (!texts && q.n % k.n)) {
         dr_fail(
             &r->err, DR_ESHAPE,
             "attention: q [%lld, %lld, %lld], k [%lld, %lld, %lld], v [%lld, %lld, %lld], "
@@ -335,7 +337,8 @@ dr_tensor op_attention(dr_run *r, dr_tensor q, dr_tensor k, dr_tensor v, int64_t
     dr_mark mark = dr_push(r);
     dr_tensor scores = dr_new(r, 1, heads * rows, 1, keys);
     for (int64_t i = 0; i < q.n; i++) {
-        int64_t j = i * k.n / q.n;
+        int64_t j = texts ? texts[i] : i * k.n / q.n;
+        assert(j >= 0 && j < k.n);
         for (int64_t first = 0; first < queries && !r->err.code; first += rows) {
             int64_t m = queries - first < rows ? queries - first : rows;
             attend(r, dr_slice(q, i, 1), dr_slice(k, j, 1), dr_slice(v, j, 1),
@@ -344,6 +347,18 @@ dr_tensor op_attention(dr_run *r, dr_tensor q, dr_tensor k, dr_tensor v, int64_t
     }
     dr_pop(r, mark);
     return y;
+}
+
+dr_tensor op_attention(dr_run *r, dr_tensor q, dr_tensor k, dr_tensor v, int64_t heads,
+                       bool causal)
+{
+    return attention(r, q, k, v, heads, causal, NULL);
+}
+
+dr_tensor op_cross_attention(dr_run *r, dr_tensor q, dr_tensor k, dr_tensor v,
+                             int64_t heads, const int *rows)
+{
+    return attention(r, q, k, v, heads, false, rows);
 }
 
 dr_tensor op_activate(dr_run *r, dr_tensor x, dr_activation kind)
@@ -437,17 +452,20 @@ dr_tensor op_embed_timestep(dr_run *r, double timestep, int64_t c, bool flip, do
     return y;
 }
 
-void op_sampler_step(dr_run *r, dr_tensor x, dr_tensor out, dr_tensor hist, dr_tensor noise,
-                     dr_tensor denoised, const dr_step_coef *k)
+void op_sampler_step(dr_run *r, dr_tensor x, dr_tensor out, const dr_tensor *plain,
+                     dr_tensor hist, dr_tensor noise, dr_tensor denoised,
+                     const dr_step_coef *k)
 {
+    dr_tensor u = plain ? *plain : out;
     if (stop(r, "sampler_step"))
         return;
-    if (out.n != x.n && out.n != 2 * x.n) {
-        fail_shape(r, "sampler_step", x, "n of the model's output", out.n, 2 * x.n);
+    if (!same_shape(x, out) || !same_shape(x, u)) {
+        fail_shape(r, "sampler_step", x, "size of the model's output",
+                   dr_count(same_shape(x, out) ? u : out), dr_count(x));
         return;
     }
-    LAUNCH(r, DR_K_sampler_step, grid1(blocks(dr_count(x))), T(x), T(out), T(hist),
-           T(noise), T(denoised), DR_LONG(dr_count(x)), DR_INT(out.n / x.n),
+    LAUNCH(r, DR_K_sampler_step, grid1(blocks(dr_count(x))), T(x), T(out), T(u), T(hist),
+           T(noise), T(denoised), DR_LONG(dr_count(x)), DR_INT(plain != NULL),
            DR_FLOAT(k->cfg), DR_FLOAT(k->x), DR_FLOAT(k->out), DR_FLOAT(k->hist),
            DR_FLOAT(k->noise), DR_FLOAT(k->hist_x), DR_FLOAT(k->hist_out),
            DR_FLOAT(k->denoised_x), DR_FLOAT(k->denoised_out));

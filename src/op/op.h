@@ -74,6 +74,11 @@ void op_layer_norm_into(dr_run *r, dr_tensor y, dr_tensor x, const dr_weight_nor
 dr_tensor op_attention(dr_run *r, dr_tensor q, dr_tensor k, dr_tensor v, int64_t heads,
                        bool causal);
 
+/* The same where image i reads row rows[i] of k and v ([m, tk, c], any m); rows: [n] on the
+ * host. Images that share a text share its row. */
+dr_tensor op_cross_attention(dr_run *r, dr_tensor q, dr_tensor k, dr_tensor v,
+                             int64_t heads, const int *rows);
+
 dr_tensor op_activate(dr_run *r, dr_tensor x, dr_activation kind);
 /* x[…, :c] · gelu(x[…, c:]); x: [n, t, 2c] → [n, t, c] */
 dr_tensor op_geglu(dr_run *r, dr_tensor x);
@@ -96,10 +101,11 @@ typedef struct {
     float x, out, hist, noise, hist_x, hist_out, denoised_x, denoised_out;
 } dr_step_coef;
 
-/* Guidance and update in place. out: [n or 2n, …] (2n: the unconditional half first); x,
- * hist, denoised, noise: [n, …]. noise may be x when coef->noise is 0. */
-void op_sampler_step(dr_run *r, dr_tensor x, dr_tensor out, dr_tensor hist, dr_tensor noise,
-                     dr_tensor denoised, const dr_step_coef *coef);
+/* Guidance and update in place; all of x's shape. out: the model's output; plain: its
+ * output without the text, NULL: no guidance. noise may be x when coef->noise is 0. */
+void op_sampler_step(dr_run *r, dr_tensor x, dr_tensor out, const dr_tensor *plain,
+                     dr_tensor hist, dr_tensor noise, dr_tensor denoised,
+                     const dr_step_coef *coef);
 
 /* Latents → small RGB in −1..1 by a [c + 1, 3] matrix. */
 dr_tensor op_linear_rgb(dr_run *r, dr_tensor x, dr_tensor matrix);

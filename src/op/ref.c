@@ -176,7 +176,8 @@ void ref_attention(float *y, const float *q, const float *k, const float *v,
         for (int64_t t = 0; t < a->tq; t++)
             for (int64_t h = 0; h < a->heads; h++) {
                 int64_t at = (i * a->tq + t) * a->c + h * d;
-                int64_t text = i * a->m / a->n * a->tk * a->c + h * d;
+                int64_t row = a->rows ? a->rows[i] : i * a->m / a->n;
+                int64_t text = row * a->tk * a->c + h * d;
                 int64_t keys = a->causal && t + 1 < a->tk ? t + 1 : a->tk;
                 attend(y + at, q + at, k + text, v + text, keys, d, a->c);
             }
@@ -236,13 +237,14 @@ void ref_embed_timestep(float *y, double timestep, int64_t c, bool flip, double 
     }
 }
 
-void ref_sampler_step(float *x, const float *out, float *hist, const float *noise,
-                      float *denoised, int64_t count, int halves, const dr_step_coef *k)
+void ref_sampler_step(float *x, const float *out, const float *plain, float *hist,
+                      const float *noise, float *denoised, int64_t count,
+                      const dr_step_coef *k)
 {
     for (int64_t i = 0; i < count; i++) {
         double m = out[i], v = x[i];
-        if (halves == 2)
-            m += (double)k->cfg * ((double)out[count + i] - m);
+        if (plain)
+            m = plain[i] + (double)k->cfg * (m - plain[i]);
         x[i] = (float)(k->x * v + k->out * m + k->hist * hist[i] + k->noise * noise[i]);
         hist[i] = (float)(k->hist_x * v + k->hist_out * m);
         denoised[i] = (float)(k->denoised_x * v + k->denoised_out * m);

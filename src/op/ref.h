@@ -47,10 +47,11 @@ void ref_layer_norm(float *y, const float *x, const float *w, const float *b, in
 void ref_softmax(float *x, int64_t rows, int64_t cols, int64_t queries, int64_t first,
                  bool causal);
 
-/* q: [n, tq, c]; k, v: [m, tk, c]; image i reads text i·m/n. */
+/* q: [n, tq, c]; k, v: [m, tk, c]; image i reads text i·m/n, or rows[i]. */
 typedef struct {
     int64_t n, m, tq, tk, c, heads;
     bool causal;
+    const int *rows;
 } ref_attention_args;
 void ref_attention(float *y, const float *q, const float *k, const float *v,
                    const ref_attention_args *a);
@@ -66,9 +67,10 @@ void ref_embed_tokens(float *y, const int32_t *ids, const float *table,
                       const float *positions, int64_t n, int64_t length, int64_t c);
 void ref_embed_timestep(float *y, double timestep, int64_t c, bool flip, double shift);
 
-/* out: [halves, count]; x, hist and denoised are written. */
-void ref_sampler_step(float *x, const float *out, float *hist, const float *noise,
-                      float *denoised, int64_t count, int halves, const dr_step_coef *k);
+/* plain NULL: no guidance; x, hist and denoised are written. */
+void ref_sampler_step(float *x, const float *out, const float *plain, float *hist,
+                      const float *noise, float *denoised, int64_t count,
+                      const dr_step_coef *k);
 /* matrix: [c + 1, 3], the bias last. */
 void ref_linear_rgb(float *y, const float *x, const float *matrix, int64_t pixels,
                     int64_t c);

@@ -275,14 +275,14 @@ static void test_sampler_step(probe *p)
                              .hist_out = -0.7f,
                              .denoised_x = 0.4f,
                              .denoised_out = 0.6f };
-    float *x, *out, *hist, *noise, *denoised;
+    float *x, *out, *plain, *hist, *noise, *denoised;
     dr_tensor dx = input(p, &x, 1, 5, 7, 4), dh = input(p, &hist, 1, 5, 7, 4);
     dr_tensor dz = input(p, &noise, 1, 5, 7, 4), dd = input(p, &denoised, 1, 5, 7, 4);
-    dr_tensor dout = input(p, &out, 2, 5, 7, 4);
+    dr_tensor dout = input(p, &out, 1, 5, 7, 4), du = input(p, &plain, 1, 5, 7, 4);
     if (p->run.err.code)
         return;
-    ref_sampler_step(x, out, hist, noise, denoised, 140, 2, &k);
-    op_sampler_step(&p->run, dx, dout, dh, dz, dd, &k);
+    ref_sampler_step(x, out, plain, hist, noise, denoised, 140, &k);
+    op_sampler_step(&p->run, dx, dout, &du, dh, dz, dd, &k);
     compare(p, "sampler_step", dx, x, LIMIT);
     compare(p, "sampler_step history", dh, hist, LIMIT);
     compare(p, "sampler_step denoised", dd, denoised, LIMIT);

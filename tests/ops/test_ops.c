@@ -247,7 +247,6 @@ static void test_sampler_step(void **state)
     for (int i = 0; i < CASES; i++) {
         kit_begin(k);
         int64_t n = kit_pick(k, 1, 3), h = kit_pick(k, 1, 9), count = n * h * 28;
-        int halves = 1 + i % 2;
         dr_step_coef c = { .cfg = 7.5f,
                            .x = 0.9f,
                            .out = -0.3f,
@@ -257,16 +256,18 @@ static void test_sampler_step(void **state)
                            .hist_out = -0.7f,
                            .denoised_x = 0.4f,
                            .denoised_out = 0.6f };
-        float *x, *out, *hist, *noise, *denoised;
+        float *x, *out, *plain, *hist, *noise, *denoised;
         dr_tensor dx = kit_tensor(k, &x, n, h, 7, 4);
-        dr_tensor dout = kit_tensor(k, &out, n * halves, h, 7, 4);
+        dr_tensor dout = kit_tensor(k, &out, n, h, 7, 4);
+        dr_tensor du = kit_tensor(k, &plain, n, h, 7, 4);
         dr_tensor dh = kit_tensor(k, &hist, n, h, 7, 4);
         dr_tensor dz = kit_tensor(k, &noise, n, h, 7, 4);
         dr_tensor dd = kit_tensor(k, &denoised, n, h, 7, 4);
         if (c.noise == 0.0f) /* then noise may be x itself */
             dz = dx;
-        ref_sampler_step(x, out, hist, noise, denoised, count, halves, &c);
-        op_sampler_step(&k->run, dx, dout, dh, dz, dd, &c);
+        bool guided = i % 2;
+        ref_sampler_step(x, out, guided ? plain : NULL, hist, noise, denoised, count, &c);
+        op_sampler_step(&k->run, dx, dout, guided ? &du : NULL, dh, dz, dd, &c);
         kit_compare(k, dx, x, LIMIT, "sampler_step x");
         kit_compare(k, dh, hist, LIMIT, "sampler_step hist");
         kit_compare(k, dd, denoised, LIMIT, "sampler_step denoised");

@@ -178,7 +178,8 @@ static void attention_run(kit *k, ref_attention_args a, size_t tile_bytes)
     dr_tensor dk = kit_tensor(k, &h, a.m, a.tk, 1, a.c);
     dr_tensor dv = kit_tensor(k, &v, a.m, a.tk, 1, a.c);
     ref_attention(want, q, h, v, &a);
-    dr_tensor y = op_attention(&k->run, dq, dk, dv, a.heads, a.causal);
+    dr_tensor y = a.rows ? op_cross_attention(&k->run, dq, dk, dv, a.heads, a.rows)
+                         : op_attention(&k->run, dq, dk, dv, a.heads, a.causal);
     kit_compare(k, y, want, LIMIT, what);
 }
 
@@ -195,6 +196,25 @@ static void test_attention(void **state)
                                  .heads = heads,
                                  .c = heads * kit_pick(k, 1, 20) };
         attention_run(k, a, i % 2 ? 1 : (size_t)kit_pick(k, 1, 20000));
+    }
+}
+
+/* Images that choose their texts: shared, out of order, some unread. */
+static void test_cross_attention(void **state)
+{
+    static const int rows[] = { 2, 0, 2, 3, 0 };
+    kit *k = *state;
+    for (int n = 1; n <= (int)DR_COUNT(rows); n++) {
+        kit_begin(k);
+        attention_run(k,
+                      (ref_attention_args){ .n = n,
+                                            .m = 4,
+                                            .tq = kit_pick(k, 1, 40),
+                                            .tk = 7,
+                                            .heads = 3,
+                                            .c = 24,
+                                            .rows = rows },
+                      (size_t)kit_pick(k, 1, 20000));
     }
 }
 
@@ -259,6 +279,7 @@ int main(void)
         cmocka_unit_test(test_conv_enlarged),
         cmocka_unit_test(test_conv_one),
         cmocka_unit_test(test_attention),
+        cmocka_unit_test(test_cross_attention),
         cmocka_unit_test(test_attention_causal),
         cmocka_unit_test(test_attention_large_scores),
         cmocka_unit_test(test_large),
