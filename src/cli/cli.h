@@ -42,6 +42,7 @@ typedef enum {
     DR_EXIT_NO_INPUT = 66,    /* a file or model that was named does not exist */
     DR_EXIT_UNAVAILABLE = 69, /* no Redis or no device */
     DR_EXIT_FAILED = 70,      /* the work itself failed */
+    DR_EXIT_DUPLICATE = 73,   /* another job has the unique key */
     DR_EXIT_IO = 74,          /* reading or writing failed */
     DR_EXIT_TIMEOUT = 75,     /* nothing came in time; trying again may help */
 } dr_exit;

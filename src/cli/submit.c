@@ -33,6 +33,15 @@ static const dr_cli_row rows[] = {
       .help = "Publish a preview every N steps; 0: none." },
     { "priority", 0, "CLASS", DR_CLI_FIELD, .key = "priority",
       .help = "high, normal or low (default: normal)." },
+    { "delay", 0, "MS", DR_CLI_FIELD, .key = "delay_ms",
+      .help = "Start it this many milliseconds from now at the earliest." },
+    { "ttl", 0, "MS", DR_CLI_FIELD, .key = "ttl_ms",
+      .help = "Let it expire when it has waited this many milliseconds; 0: never." },
+    { "job-timeout", 0, "MS", DR_CLI_FIELD, .key = "timeout_ms",
+      .help = "Let it fail when it has run this many milliseconds; 0: the worker's own "
+              "limit." },
+    { "unique", 0, "KEY", DR_CLI_FIELD, .key = "unique",
+      .help = "Send nothing while another job with this key waits or runs." },
     { 0 },
 };
 
@@ -42,7 +51,8 @@ static const dr_cli_spec spec = {
     .summary =
         "Send a job to the queue and print its id. With --wait: follow it and save "
         "its pictures; the exit code says how it ended (65: the job was refused, 69: "
-        "no Redis, 70: it failed, 75: --timeout is over).",
+        "no Redis, 70: it failed, 73: nothing was sent because of --unique, 75: --timeout "
+        "is over).",
     .examples = "  darkroom submit \"a red circle on a blue background\"\n"
                 "  darkroom submit --wait -o circle.webp --seed 1 \"a red circle\"\n"
                 "  darkroom submit -w --count 4 --size 512x768 --field meta='{\"user\":7}' "
@@ -59,8 +69,9 @@ typedef struct {
     dr_queue *queue;
     dr_job *job;
     dr_bar bar;
-    dr_json *end; /* the terminal event */
-    dr_buf paths; /* lines, or the inside of a JSON array */
+    dr_json *end;                   /* the terminal event */
+    dr_buf paths;                   /* lines, or the inside of a JSON array */
+    char holder[DR_JOB_ID_MAX + 1]; /* of --unique's key; "": the job was sent */
 } run;
 
 /* --- sending --- */
@@ -113,8 +124,14 @@ static dr_exit send(run *r)
                                  .ts_ms = dr_wall_ms(),
                                  .meta_json = r->job->meta_json };
     dr_event_queued(&text, &head);
-    dr_status st = dr_queue_submit(r->queue, r->job->id, r->job->priority, strings, n,
-                                   text.data ? text.data : "", text.len, &err);
+    const dr_sending s = { .id = r->job->id,
+                           .unique = r->job->unique,
+                           .class = r->job->priority,
+                           .fields = strings,
+                           .n = n,
+                           .text = text.data ? text.data : "",
+                           .text_n = text.len };
+    dr_status st = dr_queue_submit(r->queue, &s, r->holder, &err);
     dr_buf_free(&text);
     return st ? dr_follow_fail(&err) : DR_EXIT_OK;
 }
@@ -230,6 +247,20 @@ static dr_exit wait_for_end(run *r)
 
 /* --- the command --- */
 
+static dr_exit report_duplicate(run *r)
+{
+    dr_buf out = { 0 };
+    fprintf(stderr, "darkroom: duplicate of job %s, which has the unique key %s\n",
+            r->holder, r->job->unique);
+    if (r->o->json) {
+        dr_buf_puts(&out, "{\"duplicate_of\":");
+        dr_json_put_string(&out, r->holder);
+        dr_buf_puts(&out, "}\n");
+    }
+    dr_exit printed = dr_cli_print(&out);
+    return printed ? printed : DR_EXIT_DUPLICATE;
+}
+
 static dr_exit report(run *r, bool waited)
 {
     dr_buf out = { 0 };
@@ -270,6 +301,10 @@ int dr_cmd_submit(int argc, char **argv)
     }
     if ((code = (int)send(&r)))
         goto done;
+    if (*r.holder) {
+        code = (int)report_duplicate(&r);
+        goto done;
+    }
     if (wait)
         code = (int)wait_for_end(&r);
     dr_exit printed = report(&r, wait);

@@ -5,24 +5,33 @@
 
 /* What programs need that send jobs and watch them. */
 
-dr_status dr_queue_submit(dr_queue *q, const char *id, dr_priority class,
-                          const char *const *fields, int n, const char *text, size_t text_n,
+dr_status dr_queue_submit(dr_queue *q, const dr_sending *s, char holder[DR_JOB_ID_MAX + 1],
                           dr_err *err)
 {
     dr_cmd c = { 0 };
-    if (n > DR_SUBMIT_STRINGS_MAX)
-        return dr_fail(err, DR_EINVAL, "%d fields: a job may have %d", n / 2,
+    dr_reply *reply = NULL;
+    const char *unique = s->unique ? s->unique : "";
+    *holder = 0;
+    if (s->n > DR_SUBMIT_STRINGS_MAX)
+        return dr_fail(err, DR_EINVAL, "%d fields: a job may have %d", s->n / 2,
                        DR_SUBMIT_STRINGS_MAX / 2);
-    dr_script_begin(&c, 2);
-    dr_queue_put_stream(q, &c, class);
-    dr_queue_put_job_key(q, &c, "events", id);
-    dr_cmd_int(&c, q->ttl_s);
+    dr_script_begin(&c, 4);
+    dr_queue_put_stream(q, &c, s->class);
+    dr_queue_put_job_key(q, &c, "job", s->id);
+    dr_queue_put_job_key(q, &c, "events", s->id);
+    dr_queue_put_job_key(q, &c, "unique", unique);
+    dr_cmd_words(&c, s->id, unique);
     dr_cmd_int(&c, q->events_maxlen);
-    dr_cmd_bytes(&c, text, text_n);
-    dr_queue_put_channels(q, &c, id);
-    for (int i = 0; i < n; i++)
-        dr_cmd_str(&c, fields[i]);
-    return dr_script_call(&q->scripts, q->redis, DR_SCRIPT_SUBMIT, &c, NULL, err);
+    dr_cmd_bytes(&c, s->text, s->text_n);
+    dr_queue_put_channels(q, &c, s->id);
+    for (int i = 0; i < s->n; i++)
+        dr_cmd_str(&c, s->fields[i]);
+    dr_status st = dr_script_call(&q->scripts, q->redis, DR_SCRIPT_SUBMIT, &c, &reply, err);
+    if (!st && dr_queue_read_answer(reply) == DR_ANSWER_DUPLICATE)
+        snprintf(holder, DR_JOB_ID_MAX + 1, "%s",
+                 dr_reply_text(dr_reply_at(reply, 1), NULL));
+    dr_reply_free(reply);
+    return st;
 }
 
 dr_status dr_queue_next_event(dr_queue *q, const char *id, dr_cursor *cursor,

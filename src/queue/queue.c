@@ -12,6 +12,21 @@ static const char *const class_names[DR_CLASSES] = {
     [DR_PRIORITY_LOW] = "low",
 };
 
+const char *dr_class_name(dr_priority class)
+{
+    return class_names[class];
+}
+
+bool dr_class_parse(const char *name, dr_priority *class)
+{
+    for (int i = 0; i < DR_CLASSES; i++)
+        if (!strcmp(name, class_names[i])) {
+            *class = (dr_priority)i;
+            return true;
+        }
+    return false;
+}
+
 /* --- the handle --- */
 
 /* Text that becomes part of keys: printable ASCII without blanks. */

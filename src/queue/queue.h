@@ -21,6 +21,11 @@
 
 #define DR_CLASSES 3 /* dr_priority: high, normal, low */
 
+/* "high", "normal", "low", as in the names of the streams. */
+const char *dr_class_name(dr_priority class);
+/* False when no class is called so. */
+bool dr_class_parse(const char *name, dr_priority *class);
+
 typedef struct dr_queue dr_queue;
 
 /* What a worker holds of a job; borrows from a dr_claim and the decoded job. */
@@ -216,12 +221,23 @@ DR_MUST_USE dr_status dr_queue_next_control(dr_queue *q, int64_t wait_ms, dr_rep
 
 /* --- clients --- */
 
-/* Send a job given as entry fields (name, value, …; n strings) with its `queued` event. A
- * second call with the same id does nothing. */
 #define DR_SUBMIT_STRINGS_MAX 80
-DR_MUST_USE dr_status dr_queue_submit(dr_queue *q, const char *id, dr_priority class,
-                                      const char *const *fields, int n, const char *text,
-                                      size_t text_n, dr_err *err);
+
+typedef struct {
+    const char *id;
+    const char *unique; /* one job with this key at a time; NULL: none */
+    dr_priority class;
+    const char *const *fields; /* of the entry: name, value, … */
+    int n;                     /* strings, at most DR_SUBMIT_STRINGS_MAX */
+    const char *text;          /* the `queued` event */
+    size_t text_n;
+} dr_sending;
+
+/* Send a job and make it known, so that it can be seen and canceled before it starts. A
+ * second call with the same id does nothing. holder gets "", or the id of the job that has
+ * the unique key: then nothing was sent. */
+DR_MUST_USE dr_status dr_queue_submit(dr_queue *q, const dr_sending *s,
+                                      char holder[DR_JOB_ID_MAX + 1], dr_err *err);
 
 /* A reader of P:events:<id>. */
 typedef struct {

@@ -515,10 +515,15 @@ static void a_client_reads_every_event(void **state)
     const char *text;
     int64_t attempt;
     size_t n;
+    char holder[DR_JOB_ID_MAX + 1];
+    const dr_sending s = { .id = "j1",
+                           .class = DR_PRIORITY_HIGH,
+                           .fields = fields,
+                           .n = 4,
+                           .text = "{\"event\":\"queued\"}",
+                           .text_n = 18 };
     for (int i = 0; i < 2; i++) /* the second as after a lost reply */
-        assert_int_equal(dr_queue_submit(f->b, "j1", DR_PRIORITY_HIGH, fields, 4,
-                                         "{\"event\":\"queued\"}", 18, &err),
-                         DR_OK);
+        assert_int_equal(dr_queue_submit(f->b, &s, holder, &err), DR_OK);
     assert_string_equal(ask(f, "XLEN {darkroom}:q:high"), "1");
     assert_true(claim(f->a, &c));
     c.hold.id = "j1";
