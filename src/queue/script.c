@@ -9,13 +9,23 @@
 #define SHA_ARG 1 /* EVALSHA sha keys … */
 
 static const char *const file_names[DR_SCRIPTS] = {
-    [DR_SCRIPT_CLAIM] = "claim.lua",     [DR_SCRIPT_TAKE] = "take.lua",
-    [DR_SCRIPT_PEEK] = "peek.lua",       [DR_SCRIPT_START] = "start.lua",
-    [DR_SCRIPT_RENEW] = "renew.lua",     [DR_SCRIPT_EVENT] = "event.lua",
-    [DR_SCRIPT_RETRY] = "retry.lua",     [DR_SCRIPT_FINISH] = "finish.lua",
-    [DR_SCRIPT_RELEASE] = "release.lua", [DR_SCRIPT_SUBMIT] = "submit.lua",
-    [DR_SCRIPT_BEAT] = "beat.lua",       [DR_SCRIPT_BYE] = "bye.lua",
+    [DR_SCRIPT_CLAIM] = "claim.lua",
+    [DR_SCRIPT_TAKE] = "take.lua",
+    [DR_SCRIPT_PEEK] = "peek.lua",
+    [DR_SCRIPT_START] = "start.lua",
+    [DR_SCRIPT_RENEW] = "renew.lua",
+    [DR_SCRIPT_EVENT] = "event.lua",
+    [DR_SCRIPT_RETRY] = "retry.lua",
+    [DR_SCRIPT_FINISH] = "finish.lua",
+    [DR_SCRIPT_RELEASE] = "release.lua",
+    [DR_SCRIPT_SUBMIT] = "submit.lua",
+    [DR_SCRIPT_BEAT] = "beat.lua",
+    [DR_SCRIPT_BYE] = "bye.lua",
     [DR_SCRIPT_JANITOR] = "janitor.lua",
+    [DR_SCRIPT_CANCEL] = "cancel.lua",
+    [DR_SCRIPT_DEAD_RETRY] = "dead_retry.lua",
+    [DR_SCRIPT_DRAIN] = "drain.lua",
+    [DR_SCRIPT_STATUS] = "status.lua",
 };
 
 static const char *text_of(const char *file_name)

@@ -19,6 +19,10 @@ typedef enum {
     DR_SCRIPT_BEAT,
     DR_SCRIPT_BYE,
     DR_SCRIPT_JANITOR,
+    DR_SCRIPT_CANCEL,
+    DR_SCRIPT_DEAD_RETRY,
+    DR_SCRIPT_DRAIN,
+    DR_SCRIPT_STATUS,
     DR_SCRIPTS
 } dr_script_id;
 
