@@ -317,7 +317,7 @@ static void new_folders_are_found(void **state)
     open_models(f);
     const char *name = dr_models_name(f->ms, 0);
     for (int i = 0; i < 20; i++) { /* more than the list has room for at first */
-        char later[16];
+        char later[32];
         snprintf(later, sizeof later, "later-%02d", i);
         link_to(f, later, DEMO);
     }
