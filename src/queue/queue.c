@@ -80,7 +80,7 @@ dr_status dr_queue_open(dr_queue **out, const dr_conf *conf, const char *worker,
     dr_queue *q = dr_alloc(sizeof *q);
     if (!q)
         return dr_fail(err, DR_ENOMEM, "out of memory");
-    st = dr_redis_new(&q->redis, conf->redis.url, conf->redis.timeout_ms, err);
+    st = dr_redis_new(&q->redis, conf, err);
     if (st) {
         dr_free(q);
         return st;

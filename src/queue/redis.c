@@ -3,12 +3,11 @@
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/mem.h"
+#include "queue/link.h"
+#include "queue/sentinel.h"
 
 #include <assert.h>
-#include <ctype.h>
-#include <errno.h>
 #include <hiredis/hiredis.h>
-#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,18 +15,24 @@
 
 #define BACKOFF_MIN_MS 50
 #define BACKOFF_MAX_MS 5000
-#define HOST_SIZE      256
-#define ENDPOINT_SIZE  320
+#define REDIRECTS_MAX  5
+#define READ_BYTES     16384 /* at once; also what a TLS record holds */
 
 struct dr_redis {
-    redisContext *ctx; /* NULL: not connected */
-    bool is_unix;
-    char host[HOST_SIZE]; /* or the path of the socket */
-    int port, db;
-    char user[HOST_SIZE], password[HOST_SIZE];
-    char endpoint[ENDPOINT_SIZE];
-    int64_t timeout_ms, set_timeout_ms; /* asked for; in force on ctx */
-    int64_t backoff_ms;                 /* of the next wait; 0: the first */
+    dr_url url;
+    const dr_tls *tls;            /* NULL: plain */
+    dr_tls *own_tls;              /* the same when this handle made it */
+    char secret[2 * DR_URL_PART]; /* the Sentinels' own */
+    int sentinel;                 /* the one to ask first */
+    dr_node moved;                /* where a cluster led to; host "": nowhere */
+    bool to_moved;                /* connect there, not to url */
+    dr_node node;                 /* connected or last tried */
+    char endpoint[DR_URL_SHOWN];
+    dr_link *link; /* NULL: not connected */
+    redisReader *reader;
+    bool heard; /* a reply came on this connection */
+    int64_t timeout_ms;
+    int64_t backoff_ms; /* of the next wait; 0: the first */
     uint64_t connections;
 };
 
@@ -67,110 +72,85 @@ void dr_cmd_put_words(dr_cmd *c, const char *const *words, size_t n)
         dr_cmd_str(c, words[i]);
 }
 
-/* --- the address --- */
+/* --- what Redis says --- */
 
-/* Copy n bytes of a URL part into out, decoding %41; false when it is too long or bad. */
-static bool take_part(char out[HOST_SIZE], const char *p, size_t n)
+/* Redis' own words in err, NULL when they are not its. */
+static const char *words_of(const dr_err *err)
 {
-    size_t len = 0;
-    for (size_t i = 0; i < n; i++) {
-        char c = p[i];
-        if (c == '%') {
-            if (i + 2 >= n || !isxdigit((unsigned char)p[i + 1]) ||
-                !isxdigit((unsigned char)p[i + 2]))
-                return false;
-            c = (char)strtoul((char[]){ p[i + 1], p[i + 2], 0 }, NULL, 16);
-            i += 2;
-        }
-        if (len + 1 >= HOST_SIZE || !c)
-            return false;
-        out[len++] = c;
-    }
-    out[len] = 0;
-    return true;
+    static const char head[] = "redis: ";
+    size_t n = sizeof head - 1;
+    return strncmp(err->message, head, n) ? NULL : err->message + n;
 }
 
-static bool take_number(int *out, const char *p, size_t n, int max)
+bool dr_redis_refused(const dr_err *err)
 {
-    long v = 0;
-    for (size_t i = 0; i < n; i++) {
-        if (p[i] < '0' || p[i] > '9' || (v = v * 10 + (p[i] - '0')) > max)
-            return false;
-    }
-    *out = (int)v;
-    return n > 0;
+    return words_of(err) != NULL;
 }
 
-/* "[user[:password]@]host[:port][/db]" */
-static bool parse_tcp(dr_redis *r, const char *s)
+bool dr_redis_says(const dr_err *err, const char *code)
 {
-    size_t n = strcspn(s, "/");
-    const char *slash = s + n, *at = memrchr(s, '@', n);
-    if (at) {
-        size_t len = (size_t)(at - s);
-        const char *colon = memchr(s, ':', len);
-        size_t name = colon ? (size_t)(colon - s) : len;
-        if (!take_part(r->user, s, name) ||
-            (colon && !take_part(r->password, colon + 1, len - name - 1)))
-            return false;
-        n -= len + 1;
-        s = at + 1;
-    }
-    const char *end = s + n, *bracket = *s == '[' ? memchr(s, ']', n) : NULL;
-    const char *colon =
-        memrchr(bracket ? bracket : s, ':', (size_t)(end - (bracket ? bracket : s)));
-    const char *host = bracket ? s + 1 : s;
-    const char *host_end = bracket ? bracket : colon ? colon : end;
-    r->port = 6379;
-    if (!take_part(r->host, host, (size_t)(host_end - host)) || !*r->host)
-        return false;
-    if (colon && !take_number(&r->port, colon + 1, (size_t)(end - colon - 1), 65535))
-        return false;
-    if (slash[0] && slash[1] && !take_number(&r->db, slash + 1, strlen(slash + 1), 1 << 20))
-        return false;
-    snprintf(r->endpoint, sizeof r->endpoint, "redis://%s:%d/%d", r->host, r->port, r->db);
-    return true;
+    size_t n = strlen(code);
+    const char *said = words_of(err);
+    return said && !strncmp(said, code, n) && (said[n] == ' ' || !said[n]);
 }
 
-static bool parse_unix(dr_redis *r, const char *path)
+bool dr_redis_fatal(const dr_err *err)
 {
-    r->is_unix = true;
-    if (*path != '/' || strlen(path) >= HOST_SIZE)
-        return false;
-    snprintf(r->host, sizeof r->host, "%s", path);
-    snprintf(r->endpoint, sizeof r->endpoint, "unix://%s", r->host);
-    return true;
+    return err->code == DR_EINVAL || dr_redis_says(err, "NOAUTH") ||
+           dr_redis_says(err, "WRONGPASS") || dr_redis_says(err, "NOPERM");
 }
 
-dr_status dr_redis_new(dr_redis **out, const char *url, int64_t timeout_ms, dr_err *err)
+/* --- the handle --- */
+
+dr_status dr_redis_new_at(dr_redis **out, const dr_url *url, const dr_tls *tls,
+                          int64_t timeout_ms, dr_err *err)
 {
-    static const char tcp[] = "redis://", sock[] = "unix://";
     dr_redis *r = dr_alloc(sizeof *r);
     if (!r)
         return dr_fail(err, DR_ENOMEM, "out of memory");
+    r->url = *url;
+    r->tls = tls;
     r->timeout_ms = timeout_ms;
-    bool ok = false;
-    if (!strncmp(url, tcp, sizeof tcp - 1))
-        ok = parse_tcp(r, url + sizeof tcp - 1);
-    else if (!strncmp(url, sock, sizeof sock - 1))
-        ok = parse_unix(r, url + sizeof sock - 1);
-    if (!ok) {
-        dr_redis_free(r);
-        return dr_fail_field(
-            err, DR_EINVAL, "redis.url",
-            "redis.url: must be redis://[user[:password]@]host[:port][/db] "
-            "or unix:///path/to/socket (at most %d bytes a part; special "
-            "characters as %%40)",
-            HOST_SIZE - 1);
+    dr_url_show(r->endpoint, url, NULL);
+    *out = r;
+    return DR_OK;
+}
+
+dr_status dr_redis_new(dr_redis **out, const dr_conf *conf, dr_err *err)
+{
+    dr_url url;
+    dr_tls *tls = NULL;
+    dr_redis *r = NULL;
+    dr_status st = dr_url_parse(&url, conf->redis.url, err);
+    if (!st && strlen(conf->redis.sentinel_password) >= sizeof r->secret)
+        st = dr_fail_field(err, DR_EINVAL, "redis.sentinel_password",
+                           "redis.sentinel_password: must be at most %zu bytes long",
+                           sizeof r->secret - 1);
+    if (!st && url.tls)
+        st = dr_tls_new(&tls,
+                        &(dr_tls_opts){ .ca = conf->redis.tls_ca,
+                                        .cert = conf->redis.tls_cert,
+                                        .key = conf->redis.tls_key,
+                                        .verify = conf->redis.tls_verify },
+                        err);
+    if (!st)
+        st = dr_redis_new_at(&r, &url, tls, conf->redis.timeout_ms, err);
+    if (st) {
+        dr_tls_free(tls);
+        return st;
     }
+    r->own_tls = tls;
+    snprintf(r->secret, sizeof r->secret, "%s", conf->redis.sentinel_password);
     *out = r;
     return DR_OK;
 }
 
 void dr_redis_free(dr_redis *r)
 {
-    if (r)
-        dr_redis_disconnect(r);
+    if (!r)
+        return;
+    dr_redis_disconnect(r);
+    dr_tls_free(r->own_tls);
     dr_free(r);
 }
 
@@ -184,52 +164,75 @@ uint64_t dr_redis_connections(const dr_redis *r)
     return r->connections;
 }
 
-/* --- the connection --- */
-
 void dr_redis_disconnect(dr_redis *r)
 {
-    if (r->ctx)
-        redisFree(r->ctx);
-    r->ctx = NULL;
+    dr_link_close(r->link);
+    r->link = NULL;
+    if (r->reader)
+        redisReaderFree(r->reader);
+    r->reader = NULL;
 }
 
-/* Close and report what hiredis says; errno is looked at because hiredis calls a timeout
- * "Resource temporarily unavailable". */
-static dr_status broken(dr_redis *r, int64_t waited_ms, dr_err *err)
+/* --- one exchange on an open connection --- */
+
+/* What was right once is worth waiting for: certificates are renewed, names come back. */
+static dr_status soften(const dr_redis *r, dr_status st, dr_err *err)
 {
-    bool late = r->ctx && r->ctx->err == REDIS_ERR_IO && errno == EAGAIN;
-    dr_status st;
-    if (late)
-        st = dr_fail(err, DR_EIO, "redis %s: no reply within %lld ms", r->endpoint,
-                     (long long)waited_ms);
-    else
-        st = dr_fail(err, DR_EIO, "redis %s: %s", r->endpoint,
-                     r->ctx ? r->ctx->errstr : "out of memory");
-    dr_redis_disconnect(r);
+    if (st == DR_EINVAL && r->connections)
+        st = DR_EIO;
+    if (err)
+        err->code = st;
     return st;
 }
 
-static struct timeval to_timeval(int64_t ms)
+/* Close; err, from below, gets to know where it was. */
+static dr_status broken(dr_redis *r, dr_status st, dr_err *err)
 {
-    return (struct timeval){ .tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000 };
+    if (!r->heard && r->link && !r->url.tls && r->node.port)
+        dr_err_wrap(err, "no reply yet (a TLS port needs rediss://)");
+    dr_err_wrap(err, "redis %s", r->endpoint);
+    dr_redis_disconnect(r);
+    return soften(r, st, err);
 }
 
-static dr_status set_timeout(dr_redis *r, int64_t ms, dr_err *err)
+/* The next reply. patient: as long as something comes every wait_ms; else at most wait_ms
+ * in all or up to a signal. *out = NULL: that time is over. */
+static dr_status next_reply(dr_redis *r, int64_t wait_ms, bool patient, redisReply **out,
+                            dr_err *err)
 {
-    if (r->set_timeout_ms == ms)
-        return DR_OK;
-    if (redisSetTimeout(r->ctx, to_timeval(ms)) != REDIS_OK)
-        return broken(r, ms, err);
-    r->set_timeout_ms = ms;
+    char bytes[READ_BYTES];
+    void *reply = NULL;
+    double end_s = dr_now_s() + (double)wait_ms / 1000;
+    *out = NULL;
+    for (;;) {
+        size_t n = 0;
+        if (redisReaderGetReply(r->reader, &reply) != REDIS_OK)
+            return dr_fail(err, DR_EIO, "%s", r->reader->errstr);
+        if (reply)
+            break;
+        dr_status st = dr_link_receive(r->link, bytes, sizeof bytes, &n, end_s, err);
+        if (st)
+            return st;
+        if (!n && (!patient || dr_now_s() >= end_s))
+            return DR_OK;
+        if (n && redisReaderFeed(r->reader, bytes, n) != REDIS_OK)
+            return dr_fail(err, DR_EIO, "%s", r->reader->errstr);
+        if (n && patient)
+            end_s = dr_now_s() + (double)wait_ms / 1000;
+    }
+    r->heard = true;
+    *out = reply;
     return DR_OK;
 }
 
 /* Redis cannot serve now but will: treated like a lost connection. */
 static bool is_passing(const dr_err *err)
 {
-    static const char *const codes[] = { "LOADING",     "MASTERDOWN", "READONLY",
-                                         "CLUSTERDOWN", "TRYAGAIN",   "BUSY",
-                                         "UNBLOCKED",   "NOREPLICAS" };
+    static const char *const codes[] = {
+        "LOADING",     "MASTERDOWN", "READONLY",
+        "CLUSTERDOWN", "TRYAGAIN",   "BUSY",
+        "UNBLOCKED",   "NOREPLICAS", "ERR max number of clients reached"
+    };
     for (size_t i = 0; i < DR_COUNT(codes); i++)
         if (dr_redis_says(err, codes[i]))
             return true;
@@ -251,19 +254,34 @@ static dr_status check_reply(dr_redis *r, const redisReply *reply, dr_err *err)
     return said.code;
 }
 
-/* Send and receive on an open connection. */
+static dr_status send_command(dr_redis *r, const dr_cmd *cmd, dr_err *err)
+{
+    char *text = NULL;
+    /* hiredis 0.14 takes the pointers without const. */
+    long long n = redisFormatCommandArgv(&text, cmd->n, (const char **)(uintptr_t)cmd->arg,
+                                         cmd->size);
+    if (n < 0)
+        return dr_fail(err, DR_EIO, "out of memory");
+    dr_status st = dr_link_send(r->link, text, (size_t)n, r->timeout_ms, err);
+    redisFreeCommand(text);
+    return st;
+}
+
 static dr_status exchange(dr_redis *r, const dr_cmd *cmd, int64_t block_ms, dr_reply **out,
                           dr_err *err)
 {
     int64_t wait_ms = r->timeout_ms + block_ms;
-    dr_status st = set_timeout(r, wait_ms, err);
+    redisReply *reply = NULL;
+    dr_status st = send_command(r, cmd, err);
+    if (!st)
+        st = next_reply(r, wait_ms, true, &reply, err);
     if (st)
-        return st;
-    /* hiredis 0.14 takes the pointers without const. */
-    redisReply *reply =
-        redisCommandArgv(r->ctx, cmd->n, (const char **)(uintptr_t)cmd->arg, cmd->size);
-    if (!reply)
-        return broken(r, wait_ms, err);
+        return broken(r, st, err);
+    if (!reply) {
+        r->heard = true; /* it is slow, not of the wrong kind */
+        return broken(
+            r, dr_fail(err, DR_EIO, "no reply within %lld ms", (long long)wait_ms), err);
+    }
     st = check_reply(r, reply, err);
     if (st || !out)
         freeReplyObject(reply);
@@ -272,55 +290,138 @@ static dr_status exchange(dr_redis *r, const dr_cmd *cmd, int64_t block_ms, dr_r
     return st;
 }
 
+/* --- connecting --- */
+
+/* The node to connect to now. */
+static dr_status locate(dr_redis *r, dr_err *err)
+{
+    if (r->url.sentinel)
+        return dr_sentinel_find(&r->node, &r->sentinel, &r->url, r->secret, r->tls,
+                                r->timeout_ms, err);
+    r->node = r->to_moved ? r->moved : r->url.node[0];
+    return DR_OK;
+}
+
+/* The Sentinels may name a node that is no master yet or no longer. */
+static dr_status check_role(dr_redis *r, dr_err *err)
+{
+    dr_cmd c = { 0 };
+    dr_reply *reply = NULL;
+    dr_cmd_str(&c, "ROLE");
+    dr_status st = exchange(r, &c, 0, &reply, err);
+    const char *role = dr_reply_text(dr_reply_at(reply, 0), NULL);
+    if (!st && strcmp(role, "master") != 0)
+        st = dr_fail(err, DR_EIO,
+                     "redis %s: the Sentinels name this node the master of %s, but it is "
+                     "a %s: a failover is under way",
+                     r->endpoint, r->url.master, *role ? role : "stranger");
+    dr_reply_free(reply);
+    return st;
+}
+
+static dr_status tell(dr_redis *r, const char *const *words, size_t n, dr_err *err)
+{
+    dr_cmd c = { 0 };
+    dr_cmd_put_words(&c, words, n);
+    return exchange(r, &c, 0, NULL, err);
+}
+
+static dr_status authenticate(dr_redis *r, dr_err *err)
+{
+    const char *words[] = { "AUTH", r->url.user, r->url.password };
+    if (*r->url.user)
+        return tell(r, words, 3, err);
+    words[1] = words[2];
+    return tell(r, words, 2, err);
+}
+
 static dr_status greet(dr_redis *r, dr_err *err)
 {
-    dr_cmd auth = { 0 }, select = { 0 };
+    char db[16];
     dr_status st = DR_OK;
-    if (*r->password) {
-        dr_cmd_str(&auth, "AUTH");
-        if (*r->user)
-            dr_cmd_str(&auth, r->user);
-        dr_cmd_str(&auth, r->password);
-        st = exchange(r, &auth, 0, NULL, err);
+    if (*r->url.user || *r->url.password) {
+        st = authenticate(r, err);
+    } else if (r->tls) {
+        /* TLS 1.3 tells only with the first reply whether our certificate will do; what
+         * that reply says is for the first real command to find out. */
+        st = tell(r, &(const char *){ "PING" }, 1, err);
+        st = st == DR_EREDIS ? DR_OK : st;
     }
-    if (!st && r->db) {
-        dr_cmd_str(&select, "SELECT");
-        dr_cmd_int(&select, r->db);
-        st = exchange(r, &select, 0, NULL, err);
+    if (!st && r->url.db) {
+        snprintf(db, sizeof db, "%d", r->url.db);
+        st = tell(r, (const char *[]){ "SELECT", db }, 2, err);
     }
+    if (!st && r->url.sentinel)
+        st = check_role(r, err);
     return st;
+}
+
+static dr_status open_node(dr_redis *r, dr_err *err)
+{
+    dr_url_show(r->endpoint, &r->url, &r->node);
+    r->heard = false;
+    r->reader = redisReaderCreate();
+    dr_status st = r->reader ? dr_link_open(&r->link, &r->node, r->tls, r->timeout_ms, err)
+                             : dr_fail(err, DR_EIO, "out of memory");
+    if (st)
+        return broken(r, st, err);
+    return greet(r, err);
 }
 
 dr_status dr_redis_connect(dr_redis *r, dr_err *err)
 {
-    struct timeval t = to_timeval(r->timeout_ms);
-    dr_status st;
-    if (r->ctx)
+    if (r->link)
         return DR_OK;
-    r->ctx = r->is_unix ? redisConnectUnixWithTimeout(r->host, t)
-                        : redisConnectWithTimeout(r->host, r->port, t);
-    if (!r->ctx || r->ctx->err)
-        return broken(r, r->timeout_ms, err);
-    r->set_timeout_ms = 0;
-    if (!(st = greet(r, err))) {
+    dr_status st = locate(r, err);
+    if (!st)
+        st = open_node(r, err);
+    if (!st) {
         r->connections++;
         return DR_OK;
     }
     dr_redis_disconnect(r);
+    r->to_moved = !r->to_moved && *r->moved.host;
     if (st != DR_EREDIS)
-        return st;
+        return soften(r, st, err);
     /* A refused password or database: trying again cannot help. */
     if (err)
         err->code = DR_EINVAL;
     return DR_EINVAL;
 }
 
+/* --- commands --- */
+
+/* After a refusal: whether it led to another node, where the handle now points. */
+static bool follow(dr_redis *r, const dr_err *err, bool *ask)
+{
+    const char *said = words_of(err);
+    if (r->url.sentinel || !said || !dr_url_redirect(&r->moved, ask, said, &r->node))
+        return false;
+    dr_redis_disconnect(r);
+    r->to_moved = true;
+    return true;
+}
+
 dr_status dr_redis_call(dr_redis *r, const dr_cmd *cmd, int64_t block_ms, dr_reply **out,
                         dr_err *err)
 {
-    dr_status st = dr_redis_connect(r, err);
-    if (!st)
-        st = exchange(r, cmd, block_ms, out, err);
+    dr_err own = { 0 }, *e = err ? err : &own;
+    dr_status st;
+    bool ask = false;
+    for (int hops = 0;; hops++) {
+        st = dr_redis_connect(r, e);
+        if (!st && ask)
+            st = tell(r, &(const char *){ "ASKING" }, 1, e);
+        if (!st)
+            st = exchange(r, cmd, block_ms, out, e);
+        if (st != DR_EREDIS || !follow(r, e, &ask))
+            break;
+        if (hops == REDIRECTS_MAX) {
+            st = dr_fail(e, DR_EIO, "redis %s: led on after %d redirections", r->endpoint,
+                         REDIRECTS_MAX);
+            break;
+        }
+    }
     if (st != DR_EIO)
         r->backoff_ms = 0;
     return st;
@@ -328,30 +429,21 @@ dr_status dr_redis_call(dr_redis *r, const dr_cmd *cmd, int64_t block_ms, dr_rep
 
 dr_status dr_redis_receive(dr_redis *r, int64_t wait_ms, dr_reply **out, dr_err *err)
 {
-    void *reply = NULL;
-    double end_s = dr_now_s() + (double)wait_ms / 1000;
+    redisReply *reply = NULL;
     *out = NULL;
-    if (!r->ctx)
+    if (!r->link)
         return dr_fail(err, DR_EIO, "redis %s: not connected", r->endpoint);
-    for (;;) {
-        if (redisGetReplyFromReader(r->ctx, &reply) != REDIS_OK)
-            return broken(r, wait_ms, err);
-        if (reply)
-            break;
-        double left_s = end_s - dr_now_s();
-        struct pollfd fd = { .fd = r->ctx->fd, .events = POLLIN };
-        int ready = left_s > 0 ? poll(&fd, 1, (int)(left_s * 1000) + 1) : 0;
-        if (ready == 0 || (ready < 0 && errno == EINTR))
-            return DR_OK;
-        if (redisBufferRead(r->ctx) != REDIS_OK)
-            return broken(r, wait_ms, err);
-    }
+    dr_status st = next_reply(r, wait_ms, false, &reply, err);
+    if (st)
+        return broken(r, st, err);
+    if (!reply)
+        return DR_OK;
     r->backoff_ms = 0;
-    dr_status st = check_reply(r, reply, err);
+    st = check_reply(r, reply, err);
     if (st)
         freeReplyObject(reply);
     else
-        *out = reply;
+        *out = (dr_reply *)reply;
     return st;
 }
 
@@ -363,21 +455,6 @@ int64_t dr_redis_backoff_ms(dr_redis *r)
     clock_gettime(CLOCK_MONOTONIC, &t);
     /* Between half and all of it, so that workers do not come back in one crowd. */
     return ms / 2 + (int64_t)(dr_hash64(&t, sizeof t) % (uint64_t)(ms / 2 + 1));
-}
-
-bool dr_redis_says(const dr_err *err, const char *code)
-{
-    static const char head[] = "redis: ";
-    size_t n = strlen(code);
-    const char *said = err->message + sizeof head - 1;
-    return !strncmp(err->message, head, sizeof head - 1) && !strncmp(said, code, n) &&
-           (said[n] == ' ' || !said[n]);
-}
-
-bool dr_redis_fatal(const dr_err *err)
-{
-    return err->code == DR_EINVAL || dr_redis_says(err, "NOAUTH") ||
-           dr_redis_says(err, "WRONGPASS") || dr_redis_says(err, "NOPERM");
 }
 
 /* --- replies --- */

@@ -1,7 +1,10 @@
 #ifndef DR_QUEUE_REDIS_H
 #define DR_QUEUE_REDIS_H
 
+#include "base/conf.h"
 #include "base/err.h"
+#include "queue/tls.h"
+#include "queue/url.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -34,14 +37,20 @@ void dr_cmd_put_words(dr_cmd *c, const char *const *words, size_t n);
     dr_cmd_put_words(c, (const char *const[]){ __VA_ARGS__ },                              \
                      DR_COUNT(((const char *const[]){ __VA_ARGS__ })))
 
-/* Parse url (redis://[user[:password]@]host[:port][/db] or unix:///path) without
- * connecting. timeout_ms bounds connecting and each reply. */
-DR_MUST_USE dr_status dr_redis_new(dr_redis **out, const char *url, int64_t timeout_ms,
-                                   dr_err *err);
+/* A handle from the settings redis.*, which are copied; nothing is connected yet.
+ * redis.timeout_ms bounds connecting and each silence within a reply. DR_EINVAL names the
+ * setting. */
+DR_MUST_USE dr_status dr_redis_new(dr_redis **out, const dr_conf *conf, dr_err *err);
+/* The same for an address taken apart; tls (NULL: plain) must outlive the handle. */
+DR_MUST_USE dr_status dr_redis_new_at(dr_redis **out, const dr_url *url, const dr_tls *tls,
+                                      int64_t timeout_ms, dr_err *err);
 void dr_redis_free(dr_redis *r); /* accepts NULL */
 
-/* Connect, authenticate and select the database, unless that is done already. DR_EIO: not
- * now; DR_EINVAL: refused, waiting cannot help. */
+/* Connect, authenticate and select the database, unless that is done already: to the
+ * address of redis.url, to the master that the Sentinels name now, or to the node that a
+ * cluster last led to (when that one is gone, to redis.url again). Names are resolved and
+ * certificates read anew each time. DR_EIO: not now; DR_EINVAL: refused, waiting cannot
+ * help (a handle that was connected before calls only refused credentials so). */
 DR_MUST_USE dr_status dr_redis_connect(dr_redis *r, dr_err *err);
 void dr_redis_disconnect(dr_redis *r);
 
@@ -49,7 +58,8 @@ void dr_redis_disconnect(dr_redis *r);
  * may have been restarted or emptied in between. */
 uint64_t dr_redis_connections(const dr_redis *r);
 
-/* Where to, without credentials: "unix:///run/redis.sock", "redis://host:6379/0". */
+/* Where to, without credentials: "unix:///run/redis.sock", "redis://host:6379/0". With
+ * Sentinels and clusters the node last talked to. Valid until the next call. */
 const char *dr_redis_endpoint(const dr_redis *r);
 
 /* Send cmd and wait for its reply (connecting first when necessary). block_ms is added to
@@ -57,7 +67,8 @@ const char *dr_redis_endpoint(const dr_redis *r);
  * reply does not matter. DR_EREDIS: Redis refused, in its own words. DR_EIO: the
  * connection failed or Redis cannot serve now (LOADING, READONLY, …); it is closed, and the
  * command may or may not have had its effect: the caller waits dr_redis_backoff_ms and may
- * repeat what is safe to repeat. */
+ * repeat what is safe to repeat. Where a cluster says that another node serves the keys,
+ * the command goes there, up to five times. */
 DR_MUST_USE dr_status dr_redis_call(dr_redis *r, const dr_cmd *cmd, int64_t block_ms,
                                     dr_reply **out, dr_err *err);
 
@@ -70,6 +81,8 @@ DR_MUST_USE dr_status dr_redis_receive(dr_redis *r, int64_t wait_ms, dr_reply **
  * after a reply. */
 int64_t dr_redis_backoff_ms(dr_redis *r);
 
+/* Whether err is what Redis itself answered, in its own words. */
+bool dr_redis_refused(const dr_err *err);
 /* Whether waiting cannot help: refused credentials, a refused database, NOPERM. */
 bool dr_redis_fatal(const dr_err *err);
 /* Whether Redis' words begin with code ("NOSCRIPT", "BUSYGROUP"). */

@@ -40,7 +40,7 @@ void server_start(server *s)
     launch(s);
     assert_int_equal(dr_conf_init(&s->conf, &err), DR_OK);
     assert_int_equal(dr_conf_set(&s->conf, "redis.url", s->url, &err), DR_OK);
-    assert_int_equal(dr_redis_new(&s->raw, s->url, 2000, &err), DR_OK);
+    assert_int_equal(dr_redis_new(&s->raw, &s->conf, &err), DR_OK);
 }
 
 void server_stop(server *s)

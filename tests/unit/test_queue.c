@@ -56,7 +56,7 @@ static int setup(void **state)
     assert_int_equal(dr_conf_set(&f.conf, "redis.url", f.url, &err), DR_OK);
     assert_int_equal(dr_conf_set(&f.conf, "lease.ms", "1000", &err), DR_OK);
     assert_int_equal(dr_conf_set(&f.conf, "queue.block_ms", "300", &err), DR_OK);
-    assert_int_equal(dr_redis_new(&f.raw, f.url, 2000, &err), DR_OK);
+    assert_int_equal(dr_redis_new(&f.raw, &f.conf, &err), DR_OK);
     *state = &f;
     return 0;
 }

@@ -167,7 +167,7 @@ static dr_redis *listen_to(fixture *f, const char *channel)
     dr_redis *r = NULL;
     dr_err err = { 0 };
     dr_cmd c = { 0 };
-    assert_int_equal(dr_redis_new(&r, f->s.url, 1000, &err), DR_OK);
+    assert_int_equal(dr_redis_new(&r, &f->s.conf, &err), DR_OK);
     dr_cmd_words(&c, "SUBSCRIBE", channel);
     assert_int_equal(dr_redis_call(r, &c, 0, NULL, &err), DR_OK);
     return r;
