@@ -56,8 +56,6 @@ static const row counters[DR_COUNTERS] = {
                                 "Jobs in runs of more than one job." },
     [DR_COUNT_MODEL_LOADS] = { "darkroom_model_loads_total", "",
                                "Models loaded onto the device." },
-    [DR_COUNT_MODEL_EVICTIONS] = { "darkroom_model_evictions_total", "",
-                                   "Models unloaded to make room." },
     [DR_COUNT_EVENTS] = { "darkroom_events_total", "", "Events published." },
     [DR_COUNT_EVENTS_DROPPED] = { "darkroom_events_dropped_total", "",
                                   "Events dropped because Redis did not take them." },
@@ -68,30 +66,30 @@ static const row counters[DR_COUNTERS] = {
                               "Times that Redis came back." },
 };
 
-/* By class, in the order of dr_priority. */
-#define QUEUE_JOBS(gauge, state, text)                                                     \
-    [gauge] = { "darkroom_queue_jobs", "class=\"high\",state=\"" state "\"", text },       \
-    [(gauge) + 1] = { "darkroom_queue_jobs", "class=\"normal\",state=\"" state "\"",       \
-                      NULL },                                                              \
-    [(gauge) + 2] = { "darkroom_queue_jobs", "class=\"low\",state=\"" state "\"", NULL }
-#define QUEUE_OLDEST "darkroom_queue_oldest_wait_seconds"
+/* A row for each class, in the order of dr_priority. */
+#define BY_CLASS(gauge, name, more, text)                                                  \
+    [gauge] = { name, "class=\"high\"" more, text },                                       \
+    [(gauge) + 1] = { name, "class=\"normal\"" more, NULL },                               \
+    [(gauge) + 2] = { name, "class=\"low\"" more, NULL }
+#define QUEUE_JOBS "darkroom_queue_jobs"
 
 static const row gauges[DR_GAUGES] = {
     [DR_GAUGE_BUSY] = { "darkroom_jobs_held", "", "Jobs that this worker holds now." },
     [DR_GAUGE_DRAINING] = { "darkroom_draining", "", "1 when it takes no more jobs." },
     [DR_GAUGE_RESIDENT_MODELS] = { "darkroom_models_resident", "", "Models loaded now." },
-    [DR_GAUGE_RESIDENT_BYTES] = { "darkroom_models_resident_bytes", "",
-                                  "Their weights on the device." },
-    QUEUE_JOBS(DR_GAUGE_WAITING, "waiting",
-               "Jobs of all clients in the queue, as last seen by this worker."),
-    QUEUE_JOBS(DR_GAUGE_DELAYED, "delayed", NULL),
-    QUEUE_JOBS(DR_GAUGE_RUNNING, "running", NULL),
-    [DR_GAUGE_OLDEST_MS] = { QUEUE_OLDEST, "class=\"high\"",
-                             "Wait of the first in line, as last seen by this worker." },
-    [DR_GAUGE_OLDEST_MS + 1] = { QUEUE_OLDEST, "class=\"normal\"", NULL },
-    [DR_GAUGE_OLDEST_MS + 2] = { QUEUE_OLDEST, "class=\"low\"", NULL },
-    [DR_GAUGE_DEAD] = { "darkroom_queue_dead_jobs", "",
-                        "Jobs put away in the dead letter list, as last seen." },
+    BY_CLASS(DR_GAUGE_WAITING, QUEUE_JOBS, ",state=\"waiting\"",
+             "Jobs of all clients in the queue, as last seen by this worker."),
+    BY_CLASS(DR_GAUGE_DELAYED, QUEUE_JOBS, ",state=\"delayed\"", NULL),
+    BY_CLASS(DR_GAUGE_RUNNING, QUEUE_JOBS, ",state=\"running\"", NULL),
+    BY_CLASS(DR_GAUGE_OLDEST_MS, "darkroom_queue_oldest_wait_seconds", "",
+             "Wait of the first in line, as last seen by this worker."),
+    BY_CLASS(DR_GAUGE_PAUSED, "darkroom_queue_paused", "",
+             "1 while no job of this class may start."),
+    [DR_GAUGE_DEAD] = { "darkroom_queue_dead_jobs", "", "Dead letters, as last seen." },
+    [DR_GAUGE_REDIS_BYTES] = { "darkroom_redis_memory_bytes", "",
+                               "Memory that Redis uses." },
+    [DR_GAUGE_REDIS_BYTES_MAX] = { "darkroom_redis_memory_max_bytes", "",
+                                   "Its maxmemory; 0: no limit." },
 };
 
 static const row seens[DR_SEENS] = {

@@ -35,7 +35,6 @@ typedef enum {
     DR_COUNT_BATCHES,
     DR_COUNT_BATCHED_JOBS,
     DR_COUNT_MODEL_LOADS,
-    DR_COUNT_MODEL_EVICTIONS,
     DR_COUNT_EVENTS,
     DR_COUNT_EVENTS_DROPPED,
     DR_COUNT_REDIS_DOWN, /* errors of the connection */
@@ -65,13 +64,14 @@ typedef enum {
     DR_GAUGE_BUSY,     /* jobs held, until they are stored or handed back */
     DR_GAUGE_DRAINING, /* 1: takes no more jobs */
     DR_GAUGE_RESIDENT_MODELS,
-    DR_GAUGE_RESIDENT_BYTES,
-    DR_GAUGE_WAITING,                                 /* [DR_CLASSES] */
-    DR_GAUGE_DELAYED = DR_GAUGE_WAITING + DR_CLASSES, /* [DR_CLASSES] */
-    DR_GAUGE_RUNNING = DR_GAUGE_DELAYED + DR_CLASSES, /* [DR_CLASSES] */
-    DR_GAUGE_OLDEST_MS =
-        DR_GAUGE_RUNNING + DR_CLASSES, /* [DR_CLASSES] wait of the first in line */
-    DR_GAUGE_DEAD = DR_GAUGE_OLDEST_MS + DR_CLASSES,
+    DR_GAUGE_WAITING,                                   /* [DR_CLASSES] */
+    DR_GAUGE_DELAYED = DR_GAUGE_WAITING + DR_CLASSES,   /* [DR_CLASSES] */
+    DR_GAUGE_RUNNING = DR_GAUGE_DELAYED + DR_CLASSES,   /* [DR_CLASSES] */
+    DR_GAUGE_OLDEST_MS = DR_GAUGE_RUNNING + DR_CLASSES, /* [DR_CLASSES] first in line */
+    DR_GAUGE_PAUSED = DR_GAUGE_OLDEST_MS + DR_CLASSES,  /* [DR_CLASSES] 0 or 1 */
+    DR_GAUGE_DEAD = DR_GAUGE_PAUSED + DR_CLASSES,
+    DR_GAUGE_REDIS_BYTES,
+    DR_GAUGE_REDIS_BYTES_MAX, /* 0: no limit */
     DR_GAUGES
 } dr_gauge;
 
