@@ -235,6 +235,21 @@ void dr_gauge_set(dr_metrics *m, dr_gauge g, int64_t value)
     m->gauges[g] = value;
 }
 
+void dr_metrics_fleet(dr_metrics *m, const dr_fleet *f)
+{
+    for (int i = 0; i < DR_CLASSES; i++) {
+        const dr_class_status *c = &f->classes[i];
+        dr_gauge_set(m, DR_GAUGE_WAITING + i, c->waiting);
+        dr_gauge_set(m, DR_GAUGE_DELAYED + i, c->delayed);
+        dr_gauge_set(m, DR_GAUGE_RUNNING + i, c->running);
+        dr_gauge_set(m, DR_GAUGE_OLDEST_MS + i, c->oldest_ms < 0 ? 0 : c->oldest_ms);
+        dr_gauge_set(m, DR_GAUGE_PAUSED + i, c->paused);
+    }
+    dr_gauge_set(m, DR_GAUGE_DEAD, f->dead);
+    dr_gauge_set(m, DR_GAUGE_REDIS_BYTES, f->memory < 0 ? UNSET : f->memory);
+    dr_gauge_set(m, DR_GAUGE_REDIS_BYTES_MAX, f->memory_max < 0 ? UNSET : f->memory_max);
+}
+
 void dr_metrics_seen(dr_metrics *m, dr_seen what)
 {
     m->seen_ms[what] = now_ms();

@@ -3,7 +3,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
-#include "queue/queue.h"
+#include "queue/admin.h"
 #include "worker/http.h"
 
 #include <stdint.h>
@@ -103,6 +103,8 @@ int64_t dr_counted(const dr_metrics *m, dr_counter c);
 void dr_time(dr_metrics *m, dr_timer t, double seconds);
 
 void dr_gauge_set(dr_metrics *m, dr_gauge g, int64_t value);
+/* All gauges of the queue and of Redis' memory, from dr_queue_status. */
+void dr_metrics_fleet(dr_metrics *m, const dr_fleet *f);
 
 void dr_metrics_seen(dr_metrics *m, dr_seen what);
 

@@ -30,7 +30,7 @@ static dr_metrics *fresh(void)
 /* The lines of one family in the text, HELP and TYPE included. */
 static const char *family(dr_metrics *m, const char *name)
 {
-    static char found[8192];
+    static char found[32768];
     dr_buf text = { 0 };
     size_t n = strlen(name), used = 0;
     dr_metrics_text(m, &text);
@@ -115,6 +115,41 @@ static void gauges_go_up_and_down(void **state)
                         "line, as last seen by this worker.\n"
                         "# TYPE darkroom_queue_oldest_wait_seconds gauge\n"
                         "darkroom_queue_oldest_wait_seconds{class=\"low\"} 61.250\n");
+    dr_metrics_free(m);
+}
+
+static void the_queue_is_shown_by_class(void **state)
+{
+    const dr_fleet fleet = {
+        .classes = { { .oldest_ms = -1 },
+                     { .waiting = 1, .delayed = 2, .running = 3, .oldest_ms = 1500 },
+                     { .waiting = 4, .oldest_ms = 250, .paused = true } },
+        .dead = 5,
+        .memory = 1048576,
+    };
+    static const char *const lines[] = {
+        "\ndarkroom_queue_jobs{class=\"high\",state=\"waiting\"} 0\n",
+        "\ndarkroom_queue_jobs{class=\"normal\",state=\"waiting\"} 1\n",
+        "\ndarkroom_queue_jobs{class=\"normal\",state=\"delayed\"} 2\n",
+        "\ndarkroom_queue_jobs{class=\"normal\",state=\"running\"} 3\n",
+        "\ndarkroom_queue_jobs{class=\"low\",state=\"waiting\"} 4\n",
+        "\ndarkroom_queue_oldest_wait_seconds{class=\"high\"} 0.000\n",
+        "\ndarkroom_queue_oldest_wait_seconds{class=\"normal\"} 1.500\n",
+        "\ndarkroom_queue_oldest_wait_seconds{class=\"low\"} 0.250\n",
+        "\ndarkroom_queue_paused{class=\"normal\"} 0\n",
+        "\ndarkroom_queue_paused{class=\"low\"} 1\n",
+        "\ndarkroom_queue_dead_jobs 5\n",
+        "\ndarkroom_redis_memory_bytes 1048576\n",
+        "\ndarkroom_redis_memory_max_bytes 0\n",
+    };
+    dr_metrics *m = fresh();
+    (void)state;
+    dr_metrics_fleet(m, &fleet);
+    const char *text = family(m, "darkroom_");
+    for (size_t i = 0; i < DR_COUNT(lines); i++)
+        assert_non_null(strstr(text, lines[i]));
+    dr_metrics_fleet(m, &(dr_fleet){ .memory = -1, .memory_max = -1 });
+    assert_string_equal(family(m, "darkroom_redis_memory"), "");
     dr_metrics_free(m);
 }
 
@@ -600,6 +635,7 @@ int main(void)
         cmocka_unit_test(jobs_are_counted_by_outcome),
         cmocka_unit_test(what_was_never_set_is_not_shown),
         cmocka_unit_test(gauges_go_up_and_down),
+        cmocka_unit_test(the_queue_is_shown_by_class),
         cmocka_unit_test(durations_fill_their_buckets),
         cmocka_unit_test(phases_are_one_histogram),
         cmocka_unit_test(odd_durations_do_no_harm),
