@@ -83,7 +83,6 @@ static void load_unet(dr_model *m, dr_loader *l, const dr_json *config)
 
 static void load_vae(dr_model *m, dr_loader *l, const dr_json *config)
 {
-    m->vae_digest = dr_loader_digest(l);
     dr_vae_load(&m->vae, l, config, m->mem);
 }
 
@@ -154,6 +153,8 @@ static dr_status load_component(dr_model *m, size_t i, load_progress *p, dr_err 
                              components[i].stem, err)))
         goto done;
     m->parts[i] = count(i, l.files);
+    if (m->dev)
+        m->digest[i] = dr_loader_digest(&l);
     p->first = components[i].first;
     p->share = components[i].share;
     l.progress = p->progress ? on_share : NULL;
@@ -226,8 +227,7 @@ static dr_status load(dr_model *m, load_progress *p, dr_err *err)
         if ((st = load_component(m, i, p, err)))
             return st;
     m->kv = dr_arena_alloc(m->mem, (size_t)m->unet.n_kv * sizeof *m->kv);
-    m->rngs = dr_arena_alloc(m->mem, DR_IMAGES_MAX * sizeof *m->rngs);
-    if (!m->kv || !m->rngs)
+    if (!m->kv)
         return dr_fail(err, DR_ENOMEM, "out of memory");
     return check_fit(m, err);
 }

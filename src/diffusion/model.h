@@ -28,6 +28,7 @@ typedef struct {
 typedef struct {
     char *text; /* NULL: free */
     int64_t skip;
+    int cut;       /* tokens that did not fit */
     float *data;   /* [length, width] */
     uint64_t used; /* tick of the last use */
 } dr_text_entry;
@@ -44,8 +45,8 @@ struct dr_model {
     dr_unet unet;
     dr_vae vae;
     dr_schedule_config schedule;
-    dr_text_kv *kv; /* [unet.n_kv] */
-    dr_digest vae_digest;
+    dr_text_kv *kv;             /* [unet.n_kv] */
+    dr_digest digest[DR_PARTS]; /* of the weights; empty without a device */
     struct {
         int64_t steps;
         double cfg_scale;
@@ -58,9 +59,8 @@ struct dr_model {
     size_t host_count;
     uint8_t *rgb; /* one picture, grown at plan time */
     size_t rgb_bytes;
-    dr_torch_rng *rngs; /* [DR_IMAGES_MAX] */
-    dr_arena *plan_mem; /* the rows of the last plan */
-    dr_steps steps;
+    dr_arena *plan_mem; /* what the last plan or run was made of */
+    dr_steps steps;     /* its sampler's rows */
 };
 
 /* What a model folder is called: its last component, cut to fit. */
@@ -88,7 +88,7 @@ DR_MUST_USE dr_status dr_model_reserve(dr_model *m, size_t floats, size_t rgb_by
                                        dr_err *err);
 
 /* text.c: embeddings of n texts (from the cache where known; the rest in one batch) into
- * out [n, length, 1, width]; *cut gets the most tokens that any text lost. */
+ * out [n, length, 1, width]; cut[n] gets the tokens that each text lost. */
 void dr_text_encode(dr_run *r, dr_model *m, const char *const *texts, int n, int64_t skip,
                     dr_tensor out, int *cut);
 void dr_text_forget(dr_model *m); /* free the cache */

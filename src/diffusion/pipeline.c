@@ -1,33 +1,17 @@
-#include "diffusion/pipeline.h"
+#include "diffusion/batch.h"
 
 #include "base/clock.h"
 #include "base/mem.h"
 #include "dev/dev.h"
-#include "diffusion/model.h"
 
-#include <math.h>
 #include <stdio.h>
+#include <string.h>
 
-/* The story of one job: encode the text, make noise, denoise, decode. The same functions
- * run dry in the plan (nothing is enqueued) and for real. */
-
-/* One run of a job. */
-typedef struct {
-    dr_run *r;
-    dr_model *m;
-    const dr_job *job;
-    const dr_plan *plan;
-    const dr_observer *obs;
-    dr_run_stats *stats;
-    int64_t n, h, w, c; /* latents */
-    double start, done_flops, total_flops;
-    double step_start; /* when the first step began */
-} job_run;
-
-/* What stays alive from the first step to the last picture. */
-typedef struct {
-    dr_tensor x, hist, denoised, noise;
-} latents;
+/* The story of a group of pictures: encode the texts, make noise, denoise, decode. The
+ * same functions run dry in the plan (nothing is enqueued) and for real.
+ *
+ * What goes wrong for one job (stopped, bad numbers) ends that job; an error of the run
+ * itself (r->err: the device, memory) ends all that are in the group. */
 
 const char *dr_phase_name(dr_phase p)
 {
@@ -38,100 +22,248 @@ const char *dr_phase_name(dr_phase p)
 
 /* --- telling --- */
 
-static void tell(job_run *s, dr_phase phase, int64_t step)
+static bool failed(const dr_batch *b)
 {
-    if (s->r->dry || s->r->err.code || !s->obs->progress)
+    return b->r->err.code != DR_OK;
+}
+
+/* Steps of all pictures of a job, and how many of them are decoded. */
+static int64_t steps_of(const dr_batch_job *j, int64_t *decoded)
+{
+    int64_t steps = 0;
+    *decoded = 0;
+    for (int64_t i = 0; i < j->t->plan.n; i++) {
+        steps += j->image[i].step;
+        *decoded += j->image[i].decoded;
+    }
+    return steps;
+}
+
+/* Work that lies before the last picture of a job: that of the pictures before it, and the
+ * steps that the rest of the group makes with them. */
+static double flops_left(const dr_batch *b, const dr_batch_job *j)
+{
+    double flops = 0;
+    for (int i = 0; i < b->n_images; i++) {
+        const dr_image *p = &b->image[i];
+        const dr_plan *plan = &p->job->t->plan;
+        bool before = p->job <= j;
+        if (p->job->over || !(before || p->job->in_group))
+            continue;
+        flops += (double)(b->steps - p->step) * plan->step_flops / (double)plan->n;
+        flops += before && !p->decoded ? plan->decode_flops : 0;
+    }
+    return flops;
+}
+
+static void tell(dr_batch *b, dr_batch_job *j)
+{
+    const dr_plan *plan = &j->t->plan;
+    int64_t decoded, steps = steps_of(j, &decoded);
+    if (b->r->dry || failed(b) || j->over || !j->obs->progress)
         return;
-    double now = dr_now_s(), share = s->done_flops / s->total_flops;
-    dr_progress p = { .phase = phase,
-                      .step = step,
-                      .steps = s->plan->steps,
+    double n = (double)plan->n, now = dr_now_s(), done = b->done_flops + b->r->flops;
+    double share =
+        ((j->encoded ? plan->encode_flops : 0) + (double)steps / n * plan->step_flops +
+         (double)decoded * plan->decode_flops) /
+        (plan->encode_flops + (double)b->steps * plan->step_flops + n * plan->decode_flops);
+    dr_progress p = { .phase = b->phase,
+                      .step = steps / plan->n,
+                      .steps = b->steps,
                       .percent = 100 * (share > 1 ? 1 : share) };
-    if (step > 0 && now > s->step_start)
-        p.it_s = (double)step / (now - s->step_start);
-    if (share > 0 && share < 1)
-        p.eta_s = (now - s->start) * (1 - share) / share;
-    s->obs->progress(s->obs->ctx, &p);
+    if (b->steps_made > 0 && now > b->steps_start)
+        p.it_s = (double)b->steps_made / (now - b->steps_start);
+    if (done > 0)
+        p.eta_s = (now - b->start) * flops_left(b, j) / done;
+    j->obs->progress(j->obs->ctx, &p);
 }
 
-static bool stopped(job_run *s)
+static void tell_all(dr_batch *b)
 {
-    dr_run *r = s->r;
-    if (!r->err.code && !r->dry && s->obs->stopped && s->obs->stopped(s->obs->ctx))
-        dr_fail(&r->err, DR_ESTOPPED, "stopped");
-    return r->err.code != DR_OK;
+    for (int i = 0; i < b->n_jobs; i++)
+        if (b->job[i].in_group)
+            tell(b, &b->job[i]);
 }
 
-static void warn_cut(job_run *s, int cut)
+/* Book the time since the last call for the jobs in the group. */
+static void spend(dr_batch *b)
 {
-    char text[160];
-    if (s->r->dry || !cut || !s->obs->warning)
+    double now = dr_now_s(), spent = now - b->phase_start;
+    b->phase_start = now;
+    for (int i = 0; i < b->n_jobs; i++) {
+        dr_run_stats *s = &b->job[i].t->stats;
+        if (!b->job[i].in_group || b->job[i].over)
+            continue;
+        *(b->phase == DR_PHASE_ENCODE    ? &s->encode
+          : b->phase == DR_PHASE_DENOISE ? &s->denoise
+                                         : &s->decode) += spent;
+    }
+}
+
+static void enter(dr_batch *b, dr_phase phase)
+{
+    if (b->r->dry)
         return;
-    snprintf(
-        text, sizeof text,
-        "the prompt is %d tokens longer than the %lld that the model reads; its end had "
-        "no effect",
-        cut, (long long)s->m->clip.length - 2);
-    s->obs->warning(s->obs->ctx, text);
+    spend(b);
+    b->phase = phase;
 }
 
-/* Every value must be a number; what: "latents", "picture". */
-static void check_finite(dr_run *r, dr_range range, const char *what)
+/* --- ends --- */
+
+void dr_job_end(dr_batch *b, dr_batch_job *j, const dr_err *err)
 {
-    if (!r->err.code && !r->dry && range.not_finite)
-        dr_fail(
-            &r->err, DR_ENUMERIC,
+    dr_batch_task *t = j->t;
+    if (j->over)
+        return;
+    spend(b);
+    j->over = true;
+    t->err = err ? *err : (dr_err){ 0 };
+    t->stats.loop_allocations = b->loop_allocations;
+    if (j->obs->done)
+        j->obs->done(j->obs->ctx, &t->err);
+}
+
+void dr_batch_ask(dr_batch *b)
+{
+    for (int i = 0; i < b->n_jobs && !b->r->dry && !failed(b); i++) {
+        dr_batch_job *j = &b->job[i];
+        dr_stop stop =
+            j->over || !j->obs->stopped ? DR_GO_ON : j->obs->stopped(j->obs->ctx);
+        dr_err err = { 0 };
+        if (stop == DR_GO_ON)
+            continue;
+        if (stop == DR_STOP_KEEP)
+            dr_checkpoint_save(b, j);
+        dr_fail(&err, DR_ESTOPPED, "stopped");
+        dr_job_end(b, j, &err);
+    }
+}
+
+/* End a job if values of its `what` ("latents", "picture") are no numbers. */
+static void check_finite(dr_batch *b, dr_batch_job *j, dr_range range, const char *what)
+{
+    dr_err err = { 0 };
+    if (failed(b) || b->r->dry || !range.not_finite)
+        return;
+    dr_fail(&err, DR_ENUMERIC,
             "%lld values of the %s are NaN or infinite; the weights or the device are bad",
             (long long)range.not_finite, what);
+    dr_job_end(b, j, &err);
+}
+
+/* --- texts --- */
+
+static int text_row(dr_batch *b, const char *text)
+{
+    for (int i = 0; i < b->n_texts; i++)
+        if (!strcmp(b->text[i], text))
+            return i;
+    b->text[b->n_texts] = text;
+    b->cut[b->n_texts] = 0;
+    return b->n_texts++;
+}
+
+static void warn_cut(dr_batch *b, dr_batch_job *j)
+{
+    int cut = b->cut[j->text];
+    char text[160];
+    if (b->guided && b->cut[j->plain] > cut)
+        cut = b->cut[j->plain];
+    if (!cut || j->encoded || !j->obs->warning)
+        return;
+    snprintf(text, sizeof text,
+             "the prompt is %d tokens longer than the %lld that the model reads; its end "
+             "had no effect",
+             cut, (long long)b->m->clip.length - 2);
+    j->obs->warning(j->obs->ctx, text);
+}
+
+/* Which text each row of the UNet's batch reads: the negative prompts' half first. */
+static void map_texts(dr_batch *b)
+{
+    int *at = b->text_of;
+    for (int i = 0; i < b->n_rows && b->guided; i++)
+        *at++ = b->row[i]->job->plain;
+    for (int i = 0; i < b->n_rows; i++)
+        *at++ = b->row[i]->job->text;
+}
+
+/* Embed every prompt once and keep every cross-attention's keys and values. */
+static void encode_texts(dr_batch *b)
+{
+    dr_run *r = b->r;
+    dr_model *m = b->m;
+    b->n_texts = 0;
+    for (int i = 0; i < b->n_jobs; i++) {
+        dr_batch_job *j = &b->job[i];
+        if (!j->in_group || j->over)
+            continue;
+        if (b->guided)
+            j->plain = text_row(b, j->t->job->negative_prompt);
+        j->text = text_row(b, j->t->job->prompt);
+    }
+    tell_all(b);
+    dr_tensor text = dr_new(r, b->n_texts, m->clip.length, 1, m->clip.width);
+    dr_text_encode(r, m, b->text, b->n_texts, b->row[0]->job->t->job->clip_skip, text,
+                   b->cut);
+    dr_unet_read_text(r, &m->unet, text, m->kv);
+    dr_unet_choose_text(&m->unet, m->kv, b->text_of);
+    map_texts(b);
+    for (int i = 0; i < b->n_jobs && !r->dry && !failed(b); i++) {
+        dr_batch_job *j = &b->job[i];
+        if (!j->in_group || j->over)
+            continue;
+        warn_cut(b, j);
+        j->encoded = true;
+    }
 }
 
 /* --- noise --- */
 
-/* Normal noise for all images, element order as PyTorch's [c, h, w], into x. step 0 is the
+/* Normal noise for all rows, element order as PyTorch's [c, h, w], into x. step 0 is the
  * first latents', step i + 1 what step i adds. */
-static void draw_noise(job_run *s, dr_tensor x, int64_t step)
+static void draw_noise(dr_batch *b, dr_tensor x, int64_t step)
 {
-    size_t pixels = (size_t)(s->h * s->w), c = (size_t)s->c, count = pixels * c;
-    float *planar = s->m->host, *out = planar + count;
-    if (s->r->dry || s->r->err.code)
-        return;
-    for (int64_t i = 0; i < s->n; i++) {
-        uint64_t seed = s->plan->seed + (uint64_t)i;
-        if (s->job->noise == DR_NOISE_TORCH) {
+    size_t pixels = (size_t)(b->h * b->w), c = (size_t)b->c, count = pixels * c;
+    float *planar = b->m->host, *out = planar + count;
+    for (int i = 0; i < b->n_rows && !b->r->dry && !failed(b); i++) {
+        dr_image *p = b->row[i];
+        uint64_t seed = p->job->t->plan.seed + (uint64_t)p->index;
+        if (p->job->t->job->noise == DR_NOISE_TORCH) {
             if (step == 0)
-                dr_torch_seed(&s->m->rngs[i], seed);
-            dr_torch_normal(&s->m->rngs[i], planar, count);
+                dr_torch_seed(&p->rng, seed);
+            dr_torch_normal(&p->rng, planar, count);
         } else {
             dr_philox_normal(planar, count, seed, (uint32_t)step, 0);
         }
         for (size_t k = 0; k < c; k++)
-            for (size_t p = 0; p < pixels; p++)
-                out[p * c + k] = planar[k * pixels + p];
-        dr_upload(s->r, dr_slice(x, i, 1), out);
+            for (size_t q = 0; q < pixels; q++)
+                out[q * c + k] = planar[k * pixels + q];
+        dr_upload(b->r, dr_slice(x, i, 1), out);
     }
 }
 
-/* --- the parts --- */
-
-/* Embed negative and positive prompt and keep every cross-attention's keys and values. */
-static void encode_text(job_run *s)
+/* The latents that the group begins with: noise, or what a checkpoint kept. */
+static void make_latents(dr_batch *b)
 {
-    bool guided = s->plan->cfg_scale > 1;
-    const char *texts[] = { s->job->negative_prompt, s->job->prompt };
-    int first = guided ? 0 : 1, cut = 0;
-    if (stopped(s))
+    dr_tensor *parts[] = { &b->x, &b->hist, &b->denoised, &b->noise };
+    for (size_t i = 0; i < DR_COUNT(parts); i++)
+        *parts[i] = dr_new(b->r, b->n_rows, b->h, b->w, b->c);
+    op_fill(b->r, b->hist, 0);
+    if (b->row[0]->step == 0) {
+        draw_noise(b, b->x, 0);
+        op_scale(b->r, b->x, b->x, (float)b->m->steps.init_noise_sigma, 0);
         return;
-    tell(s, DR_PHASE_ENCODE, 0);
-    dr_tensor text = dr_new(s->r, 2 - first, s->m->clip.length, 1, s->m->clip.width);
-    dr_text_encode(s->r, s->m, texts + first, 2 - first, s->job->clip_skip, text, &cut);
-    dr_unet_read_text(s->r, &s->m->unet, text, s->m->kv);
-    warn_cut(s, cut);
+    }
+    for (int i = 0; i < b->n_rows; i++)
+        dr_checkpoint_load(b, i);
 }
 
-static dr_step_coef coef_of(const dr_step *row, double cfg)
+/* --- steps --- */
+
+static dr_step_coef coef_of(const dr_step *row)
 {
     return (dr_step_coef){
-        .cfg = (float)cfg,
         .x = (float)row->x,
         .out = (float)row->out,
         .hist = (float)row->hist,
@@ -143,296 +275,196 @@ static dr_step_coef coef_of(const dr_step *row, double cfg)
     };
 }
 
-/* A small picture of what image 0 is becoming, as large as the job wants it. */
-static void show_preview(job_run *s, int64_t step, dr_tensor denoised)
+/* Rows of one job, from `first` on. */
+static int rows_of_job(const dr_batch *b, int first)
 {
-    dr_run *r = s->r;
-    uint8_t *rgb = s->m->rgb, *small = rgb + s->plan->width * s->plan->height * 3;
-    if (!s->job->preview.every || !s->obs->preview || !s->m->preview)
+    int n = 1;
+    while (first + n < b->n_rows && b->row[first + n]->job == b->row[first]->job)
+        n++;
+    return n;
+}
+
+/* Let the rows of jobs that are over fall out. */
+static void close_ranks(dr_batch *b)
+{
+    int to = 0;
+    for (int i = 0; i < b->n_rows; i++) {
+        if (b->row[i]->job->over)
+            continue;
+        if (to != i) {
+            op_scale(b->r, dr_slice(b->x, i, 1), dr_slice(b->x, to, 1), 1, 0);
+            op_scale(b->r, dr_slice(b->hist, i, 1), dr_slice(b->hist, to, 1), 1, 0);
+        }
+        b->row[to++] = b->row[i];
+    }
+    if (to == b->n_rows)
         return;
-    if (!r->dry && (step % s->job->preview.every || step == s->plan->steps))
+    b->n_rows = to;
+    b->x.n = b->hist.n = b->denoised.n = b->noise.n = to;
+    map_texts(b);
+}
+
+/* A small picture of what the job's first image is becoming, as large as it wants it; row
+ * i is that image. */
+static void show_preview(dr_batch *b, int i, int64_t step)
+{
+    dr_run *r = b->r;
+    dr_batch_job *j = b->row[i]->job;
+    const dr_job *job = j->t->job;
+    uint8_t *rgb = b->m->rgb, *small = rgb + b->width * b->height * 3;
+    if (!job->preview.every || !j->obs->preview || !b->m->preview)
+        return;
+    if (!r->dry && (step % job->preview.every || step == b->steps))
         return;
     dr_mark mark = dr_push(r);
-    dr_tensor matrix = dr_new(r, 1, 1, 1, (s->c + 1) * 3);
-    dr_upload(r, matrix, s->m->preview);
-    op_to_rgb8(r, op_linear_rgb(r, dr_slice(denoised, 0, 1), matrix), small);
-    if (!r->dry && !r->err.code) {
-        dr_picture pic = { .rgb = small, .width = s->w, .height = s->h };
-        if (s->job->preview.size)
-            pic = dr_preview_resize(&pic, rgb, s->job->preview.size, s->plan->width,
-                                    s->plan->height);
-        s->obs->preview(s->obs->ctx, step, &pic);
+    dr_tensor matrix = dr_new(r, 1, 1, 1, (b->c + 1) * 3);
+    dr_upload(r, matrix, b->m->preview);
+    op_to_rgb8(r, op_linear_rgb(r, dr_slice(b->denoised, i, 1), matrix), small);
+    if (!r->dry && !failed(b)) {
+        dr_picture pic = { .rgb = small, .width = b->w, .height = b->h };
+        if (job->preview.size)
+            pic = dr_preview_resize(&pic, rgb, job->preview.size, b->width, b->height);
+        j->obs->preview(j->obs->ctx, step, &pic);
     }
     dr_pop(r, mark);
 }
 
-/* One step: a call of the UNet for all images and both halves of the guidance, and the
- * sampler's update in place. */
-static void denoise_step(job_run *s, int64_t i, const latents *l)
+/* The sampler's update in place, job by job: each has its own guidance. */
+static void update(dr_batch *b, dr_tensor out, const dr_step *row)
 {
-    dr_run *r = s->r;
-    const dr_step *row = &s->m->steps.row[i];
-    dr_step_coef coef = coef_of(row, s->plan->cfg_scale);
-    int64_t batch = s->plan->cfg_scale > 1 ? 2 * s->n : s->n;
+    dr_step_coef coef = coef_of(row);
+    dr_tensor text = dr_slice(out, b->guided ? b->n_rows : 0, b->n_rows);
+    for (int i = 0, n; i < b->n_rows; i += n) {
+        n = rows_of_job(b, i);
+        dr_tensor plain = dr_slice(out, i, n);
+        coef.cfg = (float)b->row[i]->job->t->plan.cfg_scale;
+        op_sampler_step(b->r, dr_slice(b->x, i, n), dr_slice(text, i, n),
+                        b->guided ? &plain : NULL, dr_slice(b->hist, i, n),
+                        dr_slice(b->noise, i, n), dr_slice(b->denoised, i, n), &coef);
+    }
+}
+
+/* One step: a call of the UNet for all pictures and both halves of the guidance. */
+static void denoise_step(dr_batch *b, int64_t i)
+{
+    dr_run *r = b->r;
+    const dr_step *row = &b->m->steps.row[i];
     dr_mark mark = dr_push(r);
     if (row->noise != 0)
-        draw_noise(s, l->noise, i + 1);
-    dr_tensor out = dr_unet_forward(r, &s->m->unet, l->x, batch, row->in_scale,
-                                    row->timestep, s->m->kv);
-    dr_tensor plain = dr_slice(out, 0, s->n);
-    op_sampler_step(r, l->x, dr_slice(out, batch - s->n, s->n),
-                    batch > s->n ? &plain : NULL, l->hist, l->noise, l->denoised, &coef);
-    if (!r->dry && !r->err.code)
+        draw_noise(b, b->noise, i + 1);
+    dr_tensor out =
+        dr_unet_forward(r, &b->m->unet, b->x, b->guided ? 2 * b->n_rows : b->n_rows,
+                        row->in_scale, row->timestep, b->m->kv);
+    update(b, out, row);
+    if (!failed(b) && !r->dry)
         (void)!dr_finish(r->dev, &r->err); /* so that progress and stop mean this step */
     dr_pop(r, mark);
 }
 
-static void denoise(job_run *s, const latents *l)
+static void denoise(dr_batch *b)
 {
-    dr_run *r = s->r;
-    int64_t steps = r->dry ? 1 : s->plan->steps;
-    uint64_t allocations = dr_alloc_count();
-    draw_noise(s, l->x, 0);
-    op_scale(r, l->x, l->x, (float)s->m->steps.init_noise_sigma, 0);
-    op_fill(r, l->hist, 0);
-    s->step_start = dr_now_s();
-    for (int64_t i = 0; i < steps && !stopped(s); i++) {
-        denoise_step(s, i, l);
-        show_preview(s, i + 1, l->denoised);
-        s->done_flops += s->plan->step_flops;
-        tell(s, DR_PHASE_DENOISE, i + 1);
+    int64_t first = b->row[0]->step, steps = b->r->dry ? first + 1 : b->steps;
+    enter(b, DR_PHASE_DENOISE);
+    b->steps_start = dr_now_s();
+    b->steps_made = 0;
+    for (int64_t i = first; i < steps; i++) {
+        dr_batch_ask(b);
+        close_ranks(b);
+        if (!b->n_rows || failed(b))
+            return;
+        uint64_t allocations = dr_alloc_count();
+        denoise_step(b, i);
+        for (int k = 0; k < b->n_rows && !b->r->dry && !failed(b); k++)
+            b->row[k]->step = i + 1;
+        b->steps_made++;
+        for (int k = 0; k < b->n_rows; k++)
+            if (b->row[k]->index == 0)
+                show_preview(b, k, i + 1);
+        tell_all(b);
+        b->loop_allocations += dr_alloc_count() - allocations;
     }
-    s->stats->loop_allocations = dr_alloc_count() - allocations;
-    check_finite(r, op_range(r, l->x), "latents");
 }
 
-/* Latents of image i → picture, checked, handed out. */
-static void decode(job_run *s, dr_tensor x, int64_t i)
+/* --- pictures --- */
+
+/* Check the final latents, keep a copy on the host, and show those of jobs that have all.
+ */
+static void keep_latents(dr_batch *b)
 {
-    dr_run *r = s->r;
-    if (stopped(s))
+    dr_run *r = b->r;
+    for (int i = 0, n; i < b->n_rows && !failed(b); i += n) {
+        dr_batch_job *j = b->row[i]->job;
+        n = rows_of_job(b, i);
+        check_finite(b, j, op_range(r, dr_slice(b->x, i, n)), "latents");
+        if (r->dry || j->over)
+            continue;
+        for (int k = i; k < i + n; k++) {
+            dr_download(r, dr_slice(b->x, k, 1), b->row[k]->kept);
+            b->row[k]->is_kept = true;
+        }
+        if (!failed(b) && j->obs->latents && j->image[j->t->plan.n - 1].is_kept)
+            j->obs->latents(j->obs->ctx, j->image->kept, j->t->plan.n, b->h, b->w, b->c);
+    }
+}
+
+static void check_picture(dr_batch *b, dr_batch_job *j, dr_range range)
+{
+    dr_err err = { 0 };
+    check_finite(b, j, range, "picture");
+    if (failed(b) || b->r->dry || range.min != range.max)
         return;
+    dr_fail(&err, DR_ENUMERIC, "the picture came out in one single colour");
+    dr_job_end(b, j, &err);
+}
+
+/* Row i → picture, checked, handed out; the last one ends its job. */
+static void decode(dr_batch *b, int i)
+{
+    dr_run *r = b->r;
+    dr_image *p = b->row[i];
+    dr_batch_job *j = p->job;
     dr_mark mark = dr_push(r);
-    dr_tensor picture = dr_vae_decode(r, &s->m->vae, dr_slice(x, i, 1));
-    dr_range range = op_range(r, picture);
-    check_finite(r, range, "picture");
-    if (!r->err.code && !r->dry && range.min == range.max)
-        dr_fail(&r->err, DR_ENUMERIC, "the picture came out in one single colour");
-    op_to_rgb8(r, picture, s->m->rgb);
+    dr_tensor picture = dr_vae_decode(r, &b->m->vae, dr_slice(b->x, i, 1));
+    check_picture(b, j, op_range(r, picture));
+    op_to_rgb8(r, picture, b->m->rgb);
     dr_pop(r, mark);
-    s->done_flops += s->plan->decode_flops;
-    tell(s, DR_PHASE_DECODE, s->plan->steps);
-    if (!r->dry && !r->err.code && s->obs->image)
-        s->obs->image(s->obs->ctx, i, s->plan->seed + (uint64_t)i,
-                      &(dr_picture){ .rgb = s->m->rgb,
-                                     .width = s->plan->width,
-                                     .height = s->plan->height });
-}
-
-static void show_latents(job_run *s, dr_tensor x)
-{
-    dr_run *r = s->r;
-    if (r->dry || r->err.code || !s->obs->latents)
+    if (r->dry || failed(b) || j->over)
         return;
-    for (int64_t i = 0; i < s->n; i++) {
-        float *at = s->m->host + i * dr_count(x) / s->n;
-        dr_download(r, dr_slice(x, i, 1), at);
+    p->decoded = true;
+    tell(b, j);
+    if (j->obs->image)
+        j->obs->image(
+            j->obs->ctx, p->index, j->t->plan.seed + (uint64_t)p->index,
+            &(dr_picture){ .rgb = b->m->rgb, .width = b->width, .height = b->height });
+    if (p->index == j->t->plan.n - 1)
+        dr_job_end(b, j, NULL);
+}
+
+void dr_group_run(dr_batch *b)
+{
+    dr_run *r = b->r;
+    for (int i = 0; i < b->n_rows; i++)
+        b->row[i]->job->in_group = true;
+    b->phase = DR_PHASE_ENCODE;
+    b->phase_start = dr_now_s();
+    if (b->row[0]->step < b->steps)
+        encode_texts(b);
+    b->flops[DR_PHASE_ENCODE] = r->flops;
+    make_latents(b);
+    denoise(b);
+    b->flops[DR_PHASE_DENOISE] = r->flops - b->flops[DR_PHASE_ENCODE];
+    enter(b, DR_PHASE_DECODE);
+    keep_latents(b);
+    for (int i = 0; i < (r->dry ? 1 : b->n_rows) && !failed(b); i++) {
+        dr_batch_ask(b);
+        if (!b->row[i]->job->over)
+            decode(b, i);
     }
-    s->obs->latents(s->obs->ctx, s->m->host, s->n, s->h, s->w, s->c);
-}
-
-static job_run begin(dr_model *m, const dr_job *job, const dr_plan *plan,
-                     const dr_observer *obs, dr_run_stats *stats, bool dry)
-{
-    dr_run_reset(&m->run, dry);
-    return (job_run){
-        .r = &m->run,
-        .m = m,
-        .job = job,
-        .plan = plan,
-        .obs = obs,
-        .stats = stats,
-        .n = plan->n,
-        .h = plan->height / m->vae.factor,
-        .w = plan->width / m->vae.factor,
-        .c = m->vae.latent_c,
-        .start = dr_now_s(),
-        .total_flops = plan->encode_flops + (double)plan->steps * plan->step_flops +
-                       (double)plan->n * plan->decode_flops,
-    };
-}
-
-static latents make_latents(job_run *s)
-{
-    return (latents){ .x = dr_new(s->r, s->n, s->h, s->w, s->c),
-                      .hist = dr_new(s->r, s->n, s->h, s->w, s->c),
-                      .denoised = dr_new(s->r, s->n, s->h, s->w, s->c),
-                      .noise = dr_new(s->r, s->n, s->h, s->w, s->c) };
-}
-
-/* --- plan --- */
-
-static dr_status check_size(const char *field, int64_t v, const dr_model *m, dr_err *err)
-{
-    if (v % m->vae.factor == 0 && v > 0)
-        return DR_OK;
-    int64_t f = m->vae.factor, near = (v + f / 2) / f * f;
-    return dr_fail_field(err, DR_EINVAL, field,
-                         "%s %lld: must be a multiple of %lld for %s; the nearest is %lld",
-                         field, (long long)v, (long long)f, m->name,
-                         (long long)(near ? near : f));
-}
-
-/* Run dry, part by part, for the memory and the work. */
-static dr_status measure(dr_plan *plan, dr_model *m, const dr_job *job, dr_err *err)
-{
-    static const dr_observer nobody = { 0 };
-    dr_run_stats stats = { 0 };
-    job_run s = begin(m, job, plan, &nobody, &stats, true);
-    encode_text(&s);
-    plan->encode_flops = s.r->flops;
-    latents l = make_latents(&s);
-    denoise(&s, &l);
-    plan->step_flops = s.r->flops - plan->encode_flops;
-    decode(&s, l.x, 0);
-    plan->decode_flops = s.r->flops - plan->encode_flops - plan->step_flops;
-    plan->peak_bytes = (int64_t)s.r->peak_bytes;
-    if (s.r->err.code)
-        *err = s.r->err;
-    return s.r->err.code;
-}
-
-static dr_status check_memory(const dr_plan *plan, const dr_model *m, dr_err *err)
-{
-    if (!m->dev)
-        return DR_OK;
-    uint64_t have = dr_dev_describe(m->dev)->memory_bytes;
-    uint64_t need = (uint64_t)plan->peak_bytes + dr_pool_bytes(m->pool);
-    if (need <= have)
-        return DR_OK;
-    return dr_fail(err, DR_ENOMEM,
-                   "%lld x %lld, n = %lld needs %llu MiB, the device has %llu MiB; make it "
-                   "smaller or n less",
-                   (long long)plan->width, (long long)plan->height, (long long)plan->n,
-                   (unsigned long long)(need >> 20), (unsigned long long)(have >> 20));
-}
-
-dr_status dr_plan_make(dr_plan *plan, dr_model *m, const dr_job *job, dr_err *err)
-{
-    int64_t size = m->unet.sample_size * m->vae.factor;
-    dr_status st;
-    *plan = (dr_plan){
-        .width = job->width ? job->width : size,
-        .height = job->height ? job->height : size,
-        .steps = job->steps ? job->steps : m->defaults.steps,
-        .n = job->n,
-        .cfg_scale = isnan(job->cfg_scale) ? m->defaults.cfg_scale : job->cfg_scale,
-        .seed = job->seed,
-        .eta = isnan(job->eta) ? 0 : job->eta,
-    };
-    if ((st = check_size("width", plan->width, m, err)) ||
-        (st = check_size("height", plan->height, m, err)))
-        return st;
-    dr_arena_reset(m->plan_mem);
-    if ((st = dr_schedule_make(&m->steps, m->plan_mem, &m->schedule, job->sampler,
-                               job->schedule, plan->steps, plan->eta, err)))
-        return st;
-    plan->steps = m->steps.count;
-    plan->sampler = m->steps.sampler;
-    plan->schedule = m->steps.schedule;
-    if ((st = measure(plan, m, job, err)))
-        return st;
-    return check_memory(plan, m, err);
-}
-
-/* --- run --- */
-
-static dr_status make_steps(dr_model *m, const dr_plan *plan, dr_err *err)
-{
-    dr_arena_reset(m->plan_mem);
-    return dr_schedule_make(&m->steps, m->plan_mem, &m->schedule, plan->sampler,
-                            plan->schedule, plan->steps, plan->eta, err);
-}
-
-static dr_status run_one(dr_model *m, dr_batch_task *t)
-{
-    static const dr_observer nobody = { 0 };
-    const dr_plan *plan = &t->plan;
-    job_run s = begin(m, t->job, plan, t->obs ? t->obs : &nobody, &t->stats, false);
-    size_t latent = (size_t)(s.h * s.w * s.c);
-    dr_status st = dr_run_reserve(s.r, (size_t)plan->peak_bytes, &t->err);
-    size_t pixels = (size_t)(plan->width * plan->height + s.h * s.w); /* and a preview */
-    if (st || (st = make_steps(m, plan, &t->err)) ||
-        (st = dr_model_reserve(m, latent * (size_t)(plan->n < 2 ? 2 : plan->n), pixels * 3,
-                               &t->err)))
-        return st;
-    encode_text(&s);
-    s.done_flops = plan->encode_flops;
-    double encoded = dr_now_s();
-    latents l = make_latents(&s);
-    denoise(&s, &l);
-    show_latents(&s, l.x);
-    double denoised = dr_now_s();
-    for (int64_t i = 0; i < plan->n; i++)
-        decode(&s, l.x, i);
-    t->stats.encode = encoded - s.start;
-    t->stats.denoise = denoised - encoded;
-    t->stats.decode = dr_now_s() - denoised;
-    if (s.r->err.code)
-        t->err = s.r->err;
-    return s.r->err.code;
-}
-
-void dr_batch_run(dr_model *m, dr_batch_task *tasks, int n)
-{
-    for (int i = 0; i < n; i++) {
-        dr_batch_task *t = &tasks[i];
-        t->stats = (dr_run_stats){ 0 };
-        if (!t->err.code)
-            t->err.code = run_one(m, t);
-        if (t->obs && t->obs->done)
-            t->obs->done(t->obs->ctx, &t->err);
+    b->flops[DR_PHASE_DECODE] =
+        r->flops - b->flops[DR_PHASE_ENCODE] - b->flops[DR_PHASE_DENOISE];
+    for (int i = 0; i < b->n_jobs; i++) {
+        if (b->job[i].in_group && failed(b) && !r->dry)
+            dr_job_end(b, &b->job[i], &r->err);
+        b->job[i].in_group = false;
     }
-}
-
-dr_status dr_pipeline_run(dr_model *m, const dr_job *job, const dr_plan *plan,
-                          const dr_observer *obs, dr_run_stats *stats, dr_err *err)
-{
-    dr_batch_task t = { .job = job, .plan = *plan, .obs = obs };
-    dr_batch_run(m, &t, 1);
-    if (stats)
-        *stats = t.stats;
-    if (t.err.code && err)
-        *err = t.err;
-    return t.err.code;
-}
-
-int dr_batch_plan(dr_model *m, dr_batch_task *tasks, int n)
-{
-    int good = 0;
-    for (int i = 0; i < n; i++) {
-        tasks[i].err = (dr_err){ 0 };
-        good += dr_plan_make(&tasks[i].plan, m, tasks[i].job, &tasks[i].err) == DR_OK;
-    }
-    return good;
-}
-
-/* Equal, or both unset. */
-static bool same_number(double a, double b)
-{
-    return isnan(a) ? isnan(b) : a == b;
-}
-
-/* 0: the model decides; 1: with guidance; 2: without. */
-static int guidance_of(const dr_job *job)
-{
-    return isnan(job->cfg_scale) ? 0 : job->cfg_scale > 1 ? 1 : 2;
-}
-
-bool dr_jobs_batch(const dr_job *a, const dr_job *b)
-{
-    return a->width == b->width && a->height == b->height && a->steps == b->steps &&
-           a->sampler == b->sampler && a->schedule == b->schedule &&
-           same_number(a->eta, b->eta) && a->noise == b->noise &&
-           guidance_of(a) == guidance_of(b) && a->clip_skip == b->clip_skip;
 }

@@ -113,7 +113,7 @@ dr_status dr_preview_fit(dr_model *m, const dr_conf *conf, dr_err *err)
         return DR_OK;
     if (!(m->preview = dr_arena_alloc(m->mem, bytes)))
         return dr_fail(err, DR_ENOMEM, "out of memory");
-    snprintf(name, sizeof name, "%s.preview", m->vae_digest.hex);
+    snprintf(name, sizeof name, "%s.preview", m->digest[DR_PARTS - 1].hex);
     bool cached = dr_cache_path(path, conf, name);
     if (cached && dr_cache_read(&file, path, CACHE_FORMAT) && file.len == bytes) {
         memcpy(m->preview, file.data, bytes);

@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-#define TEXTS_AT_ONCE 2 /* positive and negative */
+#define TEXTS_AT_ONCE 16 /* new ones in one pass of the encoder */
 
 static dr_text_entry *lookup(dr_model *m, const char *text, int64_t skip)
 {
@@ -34,8 +34,8 @@ void dr_text_forget(dr_model *m)
 }
 
 /* Keep a copy of an embedding; without memory it is simply not kept. */
-static void remember(dr_model *m, const char *text, int64_t skip, const float *data,
-                     size_t count)
+static void remember(dr_model *m, const char *text, int64_t skip, int cut,
+                     const float *data, size_t count)
 {
     dr_text_entry *oldest = m->texts;
     if (!m->n_texts)
@@ -46,6 +46,7 @@ static void remember(dr_model *m, const char *text, int64_t skip, const float *d
     forget(oldest);
     *oldest = (dr_text_entry){ .text = dr_strdup(text),
                                .skip = skip,
+                               .cut = cut,
                                .data = dr_alloc(count * sizeof(float)),
                                .used = ++m->tick };
     if (!oldest->text || !oldest->data)
@@ -66,18 +67,15 @@ static void encode_new(dr_run *r, dr_model *m, const char *const *texts, const i
     dr_mark mark = dr_push(r);
     if (!ids || !host)
         dr_fail(&r->err, DR_ENOMEM, "out of memory");
-    for (int i = 0; i < n && !r->err.code; i++) {
-        int lost = 0;
-        if (!dr_bpe_row(m->bpe, texts[place[i]], ids + i * length, (int)length, &lost,
-                        &r->err))
-            *cut = lost > *cut ? lost : *cut;
-    }
+    for (int i = 0; i < n && !r->err.code; i++)
+        (void)!dr_bpe_row(m->bpe, texts[place[i]], ids + i * length, (int)length,
+                          &cut[place[i]], &r->err);
     dr_tensor x = dr_clip_forward(r, &m->clip, ids, n, length, skip);
     for (int i = 0; i < n && !r->err.code && !r->dry; i++) {
         dr_download(r, dr_slice(x, i, 1), host);
         dr_upload(r, dr_slice(out, place[i], 1), host);
         if (!r->err.code)
-            remember(m, texts[place[i]], skip, host, count);
+            remember(m, texts[place[i]], skip, cut[place[i]], host, count);
     }
     dr_pop(r, mark);
     dr_free(ids);
@@ -90,10 +88,16 @@ void dr_text_encode(dr_run *r, dr_model *m, const char *const *texts, int n, int
     int place[TEXTS_AT_ONCE], fresh = 0;
     for (int i = 0; i < n; i++) {
         const dr_text_entry *e = r->dry ? NULL : lookup(m, texts[i], skip);
-        if (e)
+        if (e) {
             dr_upload(r, dr_slice(out, i, 1), e->data);
-        else
-            place[fresh++] = i;
+            cut[i] = e->cut;
+            continue;
+        }
+        place[fresh++] = i;
+        if (fresh == TEXTS_AT_ONCE) {
+            encode_new(r, m, texts, place, fresh, skip, out, cut);
+            fresh = 0;
+        }
     }
     if (fresh)
         encode_new(r, m, texts, place, fresh, skip, out, cut);

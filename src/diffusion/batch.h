@@ -1,0 +1,103 @@
+#ifndef DR_DIFFUSION_BATCH_H
+#define DR_DIFFUSION_BATCH_H
+
+#include "diffusion/model.h"
+
+/* Private to src/diffusion/: jobs of one shape and one sampler on their way to pictures.
+ *
+ * A batch is a list of pictures, each with the number of steps it has behind it. A group
+ * is the part of them that is in the device's memory: pictures of one or more jobs that
+ * stand at the same step and go through the UNet together. A job with more pictures than
+ * fit at once takes part in several groups, one after the other. */
+
+typedef struct dr_batch_job dr_batch_job;
+
+/* One picture. */
+typedef struct {
+    dr_batch_job *job;
+    int64_t index;     /* among its job's pictures */
+    int64_t step;      /* steps done */
+    const char *saved; /* its record in the job's checkpoint; NULL: none, or step is 0 */
+    float *kept;       /* room for its final latents */
+    bool is_kept, decoded;
+    dr_torch_rng rng; /* where the job's noise is PyTorch's */
+} dr_image;
+
+/* One job. */
+struct dr_batch_job {
+    dr_batch_task *t;
+    const dr_observer *obs; /* never NULL */
+    dr_image *image;        /* [t->plan.n] */
+    int text, plain;        /* its prompts, as rows of the group's texts */
+    bool in_group, encoded, over;
+};
+
+typedef struct {
+    dr_model *m;
+    dr_run *r;
+    dr_batch_job *job;
+    int n_jobs;
+    dr_image *image; /* of all jobs, in order */
+    int n_images;
+    int64_t width, height, steps, h, w, c; /* pixels; steps; latents */
+    bool guided;
+
+    /* The group; rows are images of its tensors. */
+    dr_image **row; /* [n_images] */
+    int n_rows;
+    int *text_of;      /* [2 * n_images]: the text that a row of the UNet's batch reads */
+    const char **text; /* [2 * n_jobs], no two equal */
+    int *cut;          /* tokens that each lost */
+    int n_texts;
+    dr_tensor x, hist, denoised, noise; /* [n_rows, h, w, c] */
+    double flops[DR_PHASES];            /* of a dry run, by phase */
+
+    /* Time and work of this run. */
+    dr_phase phase;
+    double start, phase_start, steps_start, done_flops;
+    int64_t steps_made; /* in this group */
+    uint64_t loop_allocations;
+
+    char *note; /* room for a checkpoint; NULL: nobody wants one */
+} dr_batch;
+
+/* batch.c: make the batch of those tasks that have no error, in m's plan memory; all share
+ * the first one's shape. Makes the sampler's rows (m->steps) too. */
+DR_MUST_USE dr_status dr_batch_open(dr_batch *b, dr_model *m, dr_batch_task *tasks, int n,
+                                    dr_err *err);
+
+/* Fill the group: the next pictures that wait at the same step, of as many jobs as there
+ * are. → whether any does. */
+bool dr_group_choose(dr_batch *b);
+
+/* How many tasks from the first on share its forward pass; those with an error count as if
+ * they did. */
+int dr_tasks_span(const dr_batch_task *tasks, int n);
+
+/* plan.c: cut the group to the rows that fit the device's memory; *peak_bytes is what they
+ * need. DR_ENOMEM when not even one does. b->flops tells their work. */
+DR_MUST_USE dr_status dr_group_fit(dr_batch *b, size_t *peak_bytes, dr_err *err);
+
+/* pipeline.c: the way of a group, from texts to pictures; dry: one step, one picture. Ends
+ * the jobs whose last picture it makes, that are stopped or that fail. */
+void dr_group_run(dr_batch *b);
+
+/* Ask every job whether to go on, also those that wait for their group; end those that
+ * shall not. */
+void dr_batch_ask(dr_batch *b);
+
+/* A job's end, for whatever reason: its stats, its err, its `done`. */
+void dr_job_end(dr_batch *b, dr_batch_job *j, const dr_err *err);
+
+/* --- checkpoint.c --- */
+
+/* Most bytes a job's checkpoint takes. */
+size_t dr_checkpoint_bytes(const dr_batch *b, const dr_batch_job *j);
+/* Hand what the job has so far to its observer, if that is more than nothing. */
+void dr_checkpoint_save(dr_batch *b, dr_batch_job *j);
+/* Find the job's pictures in its checkpoint: sets `step` and `saved`, or warns. */
+void dr_checkpoint_find(dr_batch *b, dr_batch_job *j);
+/* Put a saved picture into row i of the group's x and hist. */
+void dr_checkpoint_load(dr_batch *b, int i);
+
+#endif

@@ -1,0 +1,250 @@
+#include "diffusion/batch.h"
+
+#include "base/hash.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+/* A job's unfinished pictures as bytes, from which another worker goes on.
+ *
+ *   head                    magic, digest of all that decides the pictures, checksum of
+ *                           what follows, number of pictures
+ *   step[n]                 int64, never growing from one picture to the next
+ *   a record each, if step > 0: latents; before the last step also the sampler's memory
+ *   (where its rows read it) and the random generator (where noise is PyTorch's and rows
+ *   draw it). Philox counts and needs no state.
+ *
+ * Numbers are this machine's; another byte order shows in the magic. Checkpoints come from
+ * a store that others can write to: nothing in them is believed before it was checked. */
+
+#define MAGIC 0x313074706b637264u /* "drckpt01" where the lowest byte comes first */
+
+typedef struct {
+    uint64_t magic;
+    char digest[32];
+    uint64_t checksum;
+    int64_t n;
+} head;
+
+typedef struct {
+    uint32_t state[624];
+    int32_t next, has_spare;
+    double spare;
+} rng_record;
+
+static size_t latent_bytes(const dr_batch *b)
+{
+    return (size_t)(b->h * b->w * b->c) * sizeof(float);
+}
+
+static bool has_hist(const dr_batch *b, int64_t step)
+{
+    return b->m->steps.uses_hist && step < b->steps;
+}
+
+static bool has_rng(const dr_batch *b, const dr_batch_job *j, int64_t step)
+{
+    return b->m->steps.uses_noise && j->t->job->noise == DR_NOISE_TORCH && step < b->steps;
+}
+
+/* Bytes of a picture's record at a step. */
+static size_t record_bytes(const dr_batch *b, const dr_batch_job *j, int64_t step)
+{
+    if (step <= 0)
+        return 0;
+    return latent_bytes(b) * (has_hist(b, step) ? 2 : 1) +
+           (has_rng(b, j, step) ? sizeof(rng_record) : 0);
+}
+
+size_t dr_checkpoint_bytes(const dr_batch *b, const dr_batch_job *j)
+{
+    size_t most = 2 * latent_bytes(b) + sizeof(rng_record);
+    return sizeof(head) + (size_t)j->t->plan.n * (sizeof(int64_t) + most);
+}
+
+/* Of all that decides the pictures; false when memory is out. */
+static bool digest_of(char out[32], const dr_batch *b, const dr_batch_job *j)
+{
+    const dr_job *job = j->t->job;
+    const dr_plan *p = &j->t->plan;
+    const int64_t whole[] = { job->task,  job->noise, job->clip_skip, p->width,
+                              p->height,  p->steps,   p->n,           (int64_t)p->seed,
+                              p->sampler, p->schedule };
+    const double real[] = { p->cfg_scale, p->eta };
+    dr_hash *h = dr_hash_new();
+    if (!h)
+        return false;
+    dr_hash_str(h, b->m->name);
+    for (int i = 0; i < DR_PARTS; i++)
+        dr_hash_str(h, b->m->digest[i].hex);
+    dr_hash_str(h, job->prompt);
+    dr_hash_str(h, job->negative_prompt);
+    dr_hash_add(h, whole, sizeof whole);
+    dr_hash_add(h, real, sizeof real);
+    dr_digest d = dr_hash_end(h);
+    memcpy(out, d.hex, 32);
+    return true;
+}
+
+/* --- writing --- */
+
+static char *put(char *at, const void *p, size_t n)
+{
+    memcpy(at, p, n);
+    return at + n;
+}
+
+static int row_of(const dr_batch *b, const dr_image *p)
+{
+    for (int i = 0; i < b->n_rows; i++)
+        if (b->row[i] == p)
+            return i;
+    return -1;
+}
+
+static char *put_rng(char *at, const dr_torch_rng *r)
+{
+    rng_record v = { .next = r->next, .has_spare = r->has_spare, .spare = r->spare };
+    memcpy(v.state, r->state, sizeof v.state);
+    return put(at, &v, sizeof v);
+}
+
+/* The record of a picture that is on the device. */
+static char *put_row(char *at, dr_batch *b, const dr_image *p, int row)
+{
+    float *host = b->m->host;
+    dr_download(b->r, dr_slice(b->x, row, 1), host);
+    at = put(at, host, latent_bytes(b));
+    if (has_hist(b, p->step)) {
+        dr_download(b->r, dr_slice(b->hist, row, 1), host);
+        at = put(at, host, latent_bytes(b));
+    }
+    return has_rng(b, p->job, p->step) ? put_rng(at, &p->rng) : at;
+}
+
+void dr_checkpoint_save(dr_batch *b, dr_batch_job *j)
+{
+    int64_t n = j->t->plan.n;
+    head v = { .magic = MAGIC, .n = n };
+    if (!b->note || !j->obs->checkpoint || j->image[0].step == 0 ||
+        !digest_of(v.digest, b, j))
+        return;
+    char *body = b->note + sizeof v, *at = body;
+    for (int64_t i = 0; i < n; i++)
+        at = put(at, &j->image[i].step, sizeof j->image[i].step);
+    for (int64_t i = 0; i < n; i++) {
+        const dr_image *p = &j->image[i];
+        int row = j->in_group ? row_of(b, p) : -1;
+        if (p->is_kept)
+            at = put(at, p->kept, latent_bytes(b));
+        else if (row >= 0 && p->step > 0)
+            at = put_row(at, b, p, row);
+        else if (p->step > 0)
+            at = put(at, p->saved, record_bytes(b, j, p->step));
+    }
+    v.checksum = dr_hash64(body, (size_t)(at - body));
+    put(b->note, &v, sizeof v);
+    if (!b->r->err.code)
+        j->obs->checkpoint(j->obs->ctx, b->note, (size_t)(at - b->note));
+}
+
+/* --- reading --- */
+
+static bool all_finite(const char *p, size_t bytes)
+{
+    float v;
+    for (size_t i = 0; i < bytes; i += sizeof v) {
+        memcpy(&v, p + i, sizeof v);
+        if (!isfinite(v))
+            return false;
+    }
+    return true;
+}
+
+static bool good_rng(const char *p)
+{
+    rng_record v;
+    memcpy(&v, p, sizeof v);
+    return v.next >= 0 && v.next <= (int32_t)DR_COUNT(v.state) &&
+           (v.has_spare == 0 || v.has_spare == 1) && isfinite(v.spare);
+}
+
+/* What is wrong with a checkpoint; NULL: nothing, and the pictures know their records. */
+static const char *read_checkpoint(const dr_batch *b, dr_batch_job *j)
+{
+    size_t left = j->t->resume_bytes, n = (size_t)j->t->plan.n;
+    const char *at = j->t->resume;
+    char digest[32];
+    head v;
+    int64_t before = b->steps;
+    if (left < sizeof v + n * sizeof before)
+        return "it is too short";
+    memcpy(&v, at, sizeof v);
+    at += sizeof v;
+    left -= sizeof v;
+    if (v.magic != MAGIC)
+        return "it is of another format";
+    if (!digest_of(digest, b, j) || memcmp(v.digest, digest, sizeof digest) != 0 ||
+        v.n != j->t->plan.n)
+        return "it is of another job or model";
+    if (v.checksum != dr_hash64(at, left))
+        return "it is damaged";
+    const char *record = at + n * sizeof before;
+    left -= n * sizeof before;
+    for (size_t i = 0; i < n; i++) {
+        int64_t step;
+        memcpy(&step, at + i * sizeof step, sizeof step);
+        size_t bytes = record_bytes(b, j, step);
+        if (step < 0 || step > before || bytes > left)
+            return "its steps are wrong";
+        size_t floats = bytes - (bytes && has_rng(b, j, step) ? sizeof(rng_record) : 0);
+        if (!all_finite(record, floats) || (floats < bytes && !good_rng(record + floats)))
+            return "its numbers are wrong";
+        j->image[i].step = before = step;
+        j->image[i].saved = bytes ? record : NULL;
+        record += bytes;
+        left -= bytes;
+    }
+    return left ? "it is too long" : NULL;
+}
+
+void dr_checkpoint_find(dr_batch *b, dr_batch_job *j)
+{
+    char text[128];
+    const char *why = j->t->resume ? read_checkpoint(b, j) : NULL;
+    if (!why)
+        return;
+    for (int64_t i = 0; i < j->t->plan.n; i++) {
+        j->image[i].step = 0;
+        j->image[i].saved = NULL;
+    }
+    snprintf(text, sizeof text, "the checkpoint does not fit (%s); begun anew", why);
+    if (j->obs->warning)
+        j->obs->warning(j->obs->ctx, text);
+}
+
+void dr_checkpoint_load(dr_batch *b, int i)
+{
+    dr_image *p = b->row[i];
+    const char *at = p->saved;
+    float *host = b->m->host;
+    if (b->r->dry)
+        return;
+    memcpy(host, at, latent_bytes(b));
+    dr_upload(b->r, dr_slice(b->x, i, 1), host);
+    at += latent_bytes(b);
+    if (has_hist(b, p->step)) {
+        memcpy(host, at, latent_bytes(b));
+        dr_upload(b->r, dr_slice(b->hist, i, 1), host);
+        at += latent_bytes(b);
+    }
+    if (has_rng(b, p->job, p->step)) {
+        rng_record v;
+        memcpy(&v, at, sizeof v);
+        memcpy(p->rng.state, v.state, sizeof v.state);
+        p->rng.next = v.next;
+        p->rng.has_spare = v.has_spare;
+        p->rng.spare = v.spare;
+    }
+}

@@ -1,0 +1,154 @@
+#include "diffusion/batch.h"
+
+#include "dev/dev.h"
+
+#include <math.h>
+
+/* What will run, checked before it does: sizes, the sampler, and by a dry run memory and
+ * work. */
+
+static dr_status check_size(const char *field, int64_t v, const dr_model *m, dr_err *err)
+{
+    if (v % m->vae.factor == 0 && v > 0)
+        return DR_OK;
+    int64_t f = m->vae.factor, near = (v + f / 2) / f * f;
+    return dr_fail_field(err, DR_EINVAL, field,
+                         "%s %lld: must be a multiple of %lld for %s; the nearest is %lld",
+                         field, (long long)v, (long long)f, m->name,
+                         (long long)(near ? near : f));
+}
+
+/* --- memory --- */
+
+/* Run the first n rows of the group dry. DR_ENOMEM: they are too many, or too large. */
+static dr_status measure(dr_batch *b, int n, size_t *peak_bytes, dr_err *err)
+{
+    dr_model *m = b->m;
+    b->n_rows = n;
+    dr_run_reset(b->r, true);
+    dr_group_run(b);
+    *peak_bytes = b->r->peak_bytes;
+    if (b->r->err.code) {
+        *err = b->r->err;
+        return err->code;
+    }
+    uint64_t have = m->dev ? dr_dev_describe(m->dev)->memory_bytes : UINT64_MAX;
+    uint64_t need = (uint64_t)*peak_bytes + (m->dev ? dr_pool_bytes(m->pool) : 0);
+    if (need <= have)
+        return DR_OK;
+    return dr_fail(err, DR_ENOMEM,
+                   "%lld x %lld needs %llu MiB, the device has %llu MiB; make it smaller",
+                   (long long)b->width, (long long)b->height,
+                   (unsigned long long)(need >> 20), (unsigned long long)(have >> 20));
+}
+
+dr_status dr_group_fit(dr_batch *b, size_t *peak_bytes, dr_err *err)
+{
+    int fits = 0, too_many = b->n_rows;
+    dr_status st = measure(b, b->n_rows, peak_bytes, err);
+    if (st != DR_ENOMEM)
+        return st;
+    while (too_many - fits > 1) {
+        int n = (fits + too_many) / 2;
+        st = measure(b, n, peak_bytes, err);
+        if (st && st != DR_ENOMEM)
+            return st;
+        *(st ? &too_many : &fits) = n;
+    }
+    return measure(b, fits ? fits : 1, peak_bytes, err);
+}
+
+/* --- one job --- */
+
+/* Run the job dry for its memory and its work. */
+static dr_status weigh(dr_plan *plan, dr_model *m, const dr_job *job, dr_err *err)
+{
+    dr_batch_task t = { .job = job, .plan = *plan };
+    dr_batch b;
+    size_t peak_bytes;
+    dr_status st = dr_batch_open(&b, m, &t, 1, err);
+    if (st)
+        return st;
+    plan->steps = m->steps.count;
+    plan->sampler = m->steps.sampler;
+    plan->schedule = m->steps.schedule;
+    dr_group_choose(&b);
+    if ((st = dr_group_fit(&b, &peak_bytes, err)))
+        return st;
+    plan->peak_bytes = (int64_t)peak_bytes;
+    plan->encode_flops = b.flops[DR_PHASE_ENCODE];
+    plan->step_flops = b.flops[DR_PHASE_DENOISE] * (double)plan->n / b.n_rows;
+    plan->decode_flops = b.flops[DR_PHASE_DECODE];
+    return DR_OK;
+}
+
+dr_status dr_plan_make(dr_plan *plan, dr_model *m, const dr_job *job, dr_err *err)
+{
+    int64_t size = m->unet.sample_size * m->vae.factor;
+    dr_status st;
+    *plan = (dr_plan){
+        .width = job->width ? job->width : size,
+        .height = job->height ? job->height : size,
+        .steps = job->steps ? job->steps : m->defaults.steps,
+        .n = job->n,
+        .cfg_scale = isnan(job->cfg_scale) ? m->defaults.cfg_scale : job->cfg_scale,
+        .seed = job->seed,
+        .sampler = job->sampler,
+        .schedule = job->schedule,
+        .eta = isnan(job->eta) ? 0 : job->eta,
+    };
+    if ((st = check_size("width", plan->width, m, err)) ||
+        (st = check_size("height", plan->height, m, err)))
+        return st;
+    return weigh(plan, m, job, err);
+}
+
+/* --- several --- */
+
+/* Equal, or both unset. */
+static bool same_number(double a, double b)
+{
+    return isnan(a) ? isnan(b) : a == b;
+}
+
+/* 0: the model decides; 1: with guidance; 2: without. */
+static int guidance_of(const dr_job *job)
+{
+    return isnan(job->cfg_scale) ? 0 : job->cfg_scale > 1 ? 1 : 2;
+}
+
+bool dr_jobs_batch(const dr_job *a, const dr_job *b)
+{
+    return a->task == b->task && a->width == b->width && a->height == b->height &&
+           a->steps == b->steps && a->sampler == b->sampler && a->schedule == b->schedule &&
+           same_number(a->eta, b->eta) && a->noise == b->noise &&
+           guidance_of(a) == guidance_of(b) && a->clip_skip == b->clip_skip;
+}
+
+/* Whole jobs in the first `rows` pictures; the first one counts even if it must be split.
+ */
+static int whole_jobs(const dr_batch *b, int64_t rows)
+{
+    int n = 0;
+    while (n < b->n_jobs && (rows -= b->job[n].t->plan.n) >= 0)
+        n++;
+    return n ? n : 1;
+}
+
+int dr_batch_plan(dr_model *m, dr_batch_task *tasks, int n)
+{
+    int good = 0;
+    dr_batch b;
+    size_t peak_bytes;
+    dr_err err = { 0 };
+    for (int i = 0; i < n; i++) {
+        tasks[i].err = (dr_err){ 0 };
+        good += dr_plan_make(&tasks[i].plan, m, tasks[i].job, &tasks[i].err) == DR_OK;
+    }
+    if (good < 2)
+        return good;
+    if (dr_batch_open(&b, m, tasks, dr_tasks_span(tasks, n), &err))
+        return 1; /* it was good alone */
+    dr_group_choose(&b);
+    return dr_group_fit(&b, &peak_bytes, &err) ? 1 : whole_jobs(&b, b.n_rows);
+}
