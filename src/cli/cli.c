@@ -19,10 +19,10 @@ static const struct {
     { DR_EXIT_OK, "ok" },
     { DR_EXIT_USAGE, "the command line is wrong" },
     { DR_EXIT_DATA, "a job, a settings file or a model is wrong" },
-    { DR_EXIT_NO_INPUT, "a file or model that was named does not exist" },
+    { DR_EXIT_NO_INPUT, "a file, model, job or worker that was named does not exist" },
     { DR_EXIT_UNAVAILABLE, "Redis or the OpenCL device is not there" },
     { DR_EXIT_FAILED, "the work itself failed" },
-    { DR_EXIT_DUPLICATE, "another job has the unique key" },
+    { DR_EXIT_DUPLICATE, "another job has the id or the unique key" },
     { DR_EXIT_IO, "reading or writing failed" },
     { DR_EXIT_TIMEOUT, "nothing came in time" },
 };

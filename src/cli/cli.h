@@ -37,12 +37,12 @@
 /* As in sysexits.h, so that scripts and service managers can tell cases apart. */
 typedef enum {
     DR_EXIT_OK = 0,
-    DR_EXIT_USAGE = 64,       /* the command line is wrong */
-    DR_EXIT_DATA = 65,        /* a job, a settings file or a model is wrong */
-    DR_EXIT_NO_INPUT = 66,    /* a file or model that was named does not exist */
+    DR_EXIT_USAGE = 64,    /* the command line is wrong */
+    DR_EXIT_DATA = 65,     /* a job, a settings file or a model is wrong */
+    DR_EXIT_NO_INPUT = 66, /* what was named does not exist: a file, model, job, worker */
     DR_EXIT_UNAVAILABLE = 69, /* no Redis or no device */
     DR_EXIT_FAILED = 70,      /* the work itself failed */
-    DR_EXIT_DUPLICATE = 73,   /* another job has the unique key */
+    DR_EXIT_DUPLICATE = 73,   /* another job has the id or the unique key */
     DR_EXIT_IO = 74,          /* reading or writing failed */
     DR_EXIT_TIMEOUT = 75,     /* nothing came in time; trying again may help */
 } dr_exit;
@@ -127,6 +127,12 @@ dr_exit dr_cli_print(dr_buf *text);
 int dr_cmd_worker(int argc, char **argv);
 int dr_cmd_submit(int argc, char **argv);
 int dr_cmd_watch(int argc, char **argv);
+int dr_cmd_status(int argc, char **argv);
+int dr_cmd_cancel(int argc, char **argv);
+int dr_cmd_pause(int argc, char **argv);
+int dr_cmd_resume(int argc, char **argv);
+int dr_cmd_drain(int argc, char **argv);
+int dr_cmd_dead(int argc, char **argv);
 int dr_cmd_generate(int argc, char **argv);
 int dr_cmd_inspect(int argc, char **argv);
 int dr_cmd_devices(int argc, char **argv);

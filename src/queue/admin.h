@@ -56,11 +56,18 @@ DR_MUST_USE dr_status dr_queue_draining(dr_queue *q, const char *worker, bool *s
 
 /* --- the dead letters --- */
 
-/* The n next older than entry `before`, newest first; "": from the newest on. An array of
- * {entry, {field, value, …}}; fields: id class reason message attempts crashes
+/* Which of them. */
+typedef struct {
+    bool oldest_first;
+    const char *behind; /* go on behind this entry; "": from the beginning */
+    const char *up_to;  /* this entry is the last; "": all */
+    int64_t n;
+} dr_dead_page;
+
+/* An array of {entry, {field, value, …}}; fields: id class reason message attempts crashes
  * worker died_ms, then job.<name> for each field of the job's entry. */
-DR_MUST_USE dr_status dr_queue_dead(dr_queue *q, const char *before, int64_t n,
-                                    dr_reply **out, dr_err *err);
+DR_MUST_USE dr_status dr_queue_dead(dr_queue *q, const dr_dead_page *page, dr_reply **out,
+                                    dr_err *err);
 /* One of them: an array of one, or of none. DR_EINVAL when entry is not an entry's id. */
 DR_MUST_USE dr_status dr_queue_dead_entry(dr_queue *q, const char *entry, dr_reply **out,
                                           dr_err *err);

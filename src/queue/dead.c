@@ -8,15 +8,16 @@
 
 /* The dead letters: P:dead. */
 
-dr_status dr_queue_dead(dr_queue *q, const char *before, int64_t n, dr_reply **out,
-                        dr_err *err)
+dr_status dr_queue_dead(dr_queue *q, const dr_dead_page *page, dr_reply **out, dr_err *err)
 {
     dr_cmd c = { 0 };
-    dr_cmd_str(&c, "XREVRANGE");
+    const char *first = page->oldest_first ? "-" : "+";
+    const char *last = page->oldest_first ? "+" : "-";
+    dr_cmd_str(&c, page->oldest_first ? "XRANGE" : "XREVRANGE");
     dr_queue_put_key(q, &c, "dead");
-    dr_cmd_printf(&c, "%s%s", *before ? "(" : "+", before);
-    dr_cmd_words(&c, "-", "COUNT");
-    dr_cmd_int(&c, n);
+    dr_cmd_printf(&c, "%s%s", *page->behind ? "(" : first, page->behind);
+    dr_cmd_words(&c, *page->up_to ? page->up_to : last, "COUNT");
+    dr_cmd_int(&c, page->n);
     return dr_redis_call(q->redis, &c, 0, out, err);
 }
 
@@ -115,7 +116,8 @@ dr_status dr_queue_dead_drop_all(dr_queue *q, int64_t *n, dr_err *err)
     dr_cmd c = { 0 };
     dr_reply *newest = NULL;
     *n = 0;
-    dr_status st = dr_queue_dead(q, "", 1, &newest, err);
+    const dr_dead_page page = { .behind = "", .up_to = "", .n = 1 };
+    dr_status st = dr_queue_dead(q, &page, &newest, err);
     if (!st && dr_reply_count(newest)) {
         const char *entry = dr_reply_text(dr_reply_at(dr_reply_at(newest, 0), 0), NULL);
         const char *dash = strchr(entry, '-');

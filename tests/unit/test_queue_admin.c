@@ -525,7 +525,8 @@ static const char *kill_job(fixture *f, const char *id)
     assert_int_equal(start(f, &c), DR_ANSWER_OK);
     assert_int_equal(finish(f, &c, "failed", "device"), DR_ANSWER_OK);
     dr_claim_free(&c);
-    assert_int_equal(dr_queue_dead(f->client, "", 1, &reply, &err), DR_OK);
+    const dr_dead_page newest = { .behind = "", .up_to = "", .n = 1 };
+    assert_int_equal(dr_queue_dead(f->client, &newest, &reply, &err), DR_OK);
     assert_int_equal(dr_reply_count(reply), 1);
     snprintf(entry, sizeof entry, "%s",
              dr_reply_text(dr_reply_at(dr_reply_at(reply, 0), 0), NULL));
@@ -613,11 +614,19 @@ static void dead_letters_are_paged_and_dropped(void **state)
     for (int i = 1; i <= 5; i++)
         server_askf(&f->s, "XADD {darkroom}:dead %d-0 id j%d class low reason poison", i,
                     i);
-    assert_int_equal(dr_queue_dead(f->client, "4-0", 2, &page, &err), DR_OK);
+    const dr_dead_page older = { .behind = "4-0", .up_to = "", .n = 2 };
+    assert_int_equal(dr_queue_dead(f->client, &older, &page, &err), DR_OK);
     assert_int_equal(dr_reply_count(page), 2);
     assert_string_equal(dr_dead_field(dr_reply_at(page, 0), "id", NULL), "j3");
     assert_string_equal(dr_dead_field(dr_reply_at(page, 1), "reason", NULL), "poison");
     assert_string_equal(dr_dead_field(dr_reply_at(page, 1), "message", NULL), "");
+    dr_reply_free(page);
+    const dr_dead_page later = {
+        .oldest_first = true, .behind = "1-0", .up_to = "3-0", .n = 9
+    };
+    assert_int_equal(dr_queue_dead(f->client, &later, &page, &err), DR_OK);
+    assert_int_equal(dr_reply_count(page), 2);
+    assert_string_equal(dr_dead_field(dr_reply_at(page, 0), "id", NULL), "j2");
     dr_reply_free(page);
     assert_int_equal(dr_queue_dead_entry(f->client, "2-0", &page, &err), DR_OK);
     assert_int_equal(dr_reply_count(page), 1);
