@@ -153,8 +153,8 @@ dr_status dr_queue_wait(dr_queue *q, dr_err *err)
 
 /* --- out of turn --- */
 
-dr_status dr_queue_peek(dr_queue *q, int count, size_t max_bytes, dr_reply **out,
-                        dr_err *err)
+dr_status dr_queue_peek(dr_queue *q, int count, size_t max_bytes, int64_t min_age_ms,
+                        dr_reply **out, dr_err *err)
 {
     dr_cmd c = { 0 };
     dr_script_begin(&c, DR_CLASSES + 2);
@@ -164,6 +164,7 @@ dr_status dr_queue_peek(dr_queue *q, int count, size_t max_bytes, dr_reply **out
     dr_cmd_str(&c, DR_QUEUE_GROUP);
     dr_cmd_int(&c, count);
     dr_cmd_int(&c, (int64_t)max_bytes);
+    dr_cmd_int(&c, min_age_ms);
     return dr_script_call(&q->scripts, q->redis, DR_SCRIPT_PEEK, &c, out, err);
 }
 

@@ -33,9 +33,12 @@ dr_status dr_queue_start(dr_queue *q, const dr_hold *h, const dr_start_ask *ask,
         out->attempt = dr_reply_int(dr_reply_at(reply, 1));
         out->seq = dr_reply_int(dr_reply_at(reply, 2));
         out->crashes = dr_reply_int(dr_reply_at(reply, 3));
-        out->seed = strtoull(dr_reply_text(dr_reply_at(reply, 4), NULL), NULL, 10);
+        out->failures = dr_reply_int(dr_reply_at(reply, 4));
+        out->seed = strtoull(dr_reply_text(dr_reply_at(reply, 5), NULL), NULL, 10);
         snprintf(out->holder, sizeof out->holder, "%s",
-                 dr_reply_text(dr_reply_at(reply, 5), NULL));
+                 dr_reply_text(dr_reply_at(reply, 6), NULL));
+        snprintf(out->last_worker, sizeof out->last_worker, "%s",
+                 dr_reply_text(dr_reply_at(reply, 7), NULL));
     }
     dr_reply_free(reply);
     return st;

@@ -96,11 +96,11 @@ void dr_entry_name(char out[DR_ENTRY_NAME_MAX], const dr_hold *h);
  * the next delay is over. Takes no job. */
 DR_MUST_USE dr_status dr_queue_wait(dr_queue *q, dr_err *err);
 
-/* Waiting entries, best class first, `count` of each class and none above max_bytes, to
- * choose some for dr_queue_take. Item i as a claim without a fence whose fields
- * dr_claim_field reads; it borrows from *out (dr_reply_free). */
+/* Entries that have waited for min_age_ms, best class first, `count` of each class and none
+ * above max_bytes, to choose some for dr_queue_take. Item i as a claim without a fence
+ * whose fields dr_claim_field reads; it borrows from *out (dr_reply_free). */
 DR_MUST_USE dr_status dr_queue_peek(dr_queue *q, int count, size_t max_bytes,
-                                    dr_reply **out, dr_err *err);
+                                    int64_t min_age_ms, dr_reply **out, dr_err *err);
 bool dr_peek_at(const dr_reply *peeked, size_t i, dr_claim *item);
 
 /* Take this waiting entry, ahead of its turn; out->reply is NULL when somebody was faster.
@@ -120,11 +120,13 @@ typedef struct {
 
 typedef struct {
     dr_answer answer;
-    int64_t attempt;                /* from 1 */
-    int64_t seq;                    /* of the last event */
-    int64_t crashes;                /* in the job's whole life */
-    uint64_t seed;                  /* of its first start */
-    char holder[DR_JOB_ID_MAX + 1]; /* of the unique key */
+    int64_t attempt;                     /* from 1 */
+    int64_t seq;                         /* of the last event */
+    int64_t crashes;                     /* in the job's whole life */
+    int64_t failures;                    /* after which it was tried again */
+    uint64_t seed;                       /* of its first start */
+    char holder[DR_JOB_ID_MAX + 1];      /* of the unique key */
+    char last_worker[DR_JOB_ID_MAX + 1]; /* that had it before us; "": none */
 } dr_start;
 
 /* OK: run it. CANCEL, EXPIRED, DUPLICATE: it is ours, to be ended so. ALREADY: this id has

@@ -15,7 +15,14 @@
 typedef struct {
     dr_worker *w;
     dr_slot *s;
-    dr_err *err; /* of a callback; ends the run */
+    dr_batch_task *task;
+    dr_err err; /* of a callback; ends the run */
+    double from_s;
+    bool refused; /* by the plan */
+    bool timed_out;
+    dr_model *model;
+    int64_t step; /* of the last progress; when it was */
+    double step_at_s;
 } run;
 
 static void tell(run *r, dr_note_kind kind, int index)
@@ -23,10 +30,31 @@ static void tell(run *r, dr_note_kind kind, int index)
     dr_mail_put(&r->w->to_io, &(dr_note){ .kind = kind, .slot = r->s, .index = index });
 }
 
-static dr_stop is_stopped(void *ctx)
+static dr_stop on_stopped(void *ctx)
 {
-    const run *r = ctx;
-    return r->err->code || r->s->lost || r->s->give_up ? DR_STOP : DR_GO_ON;
+    run *r = ctx;
+    const dr_slot *s = r->s;
+    r->w->pulse++;
+    if (!r->timed_out && s->deadline_s && dr_now_s() > s->deadline_s)
+        r->timed_out = true;
+    if (r->err.code || s->lost || s->canceled || r->timed_out)
+        return DR_STOP;
+    if (s->give_up)
+        return r->w->conf->checkpoint.max_mb ? DR_STOP_KEEP : DR_STOP;
+    return DR_GO_ON;
+}
+
+/* How long steps take, for the registry and the metrics. */
+static void measure_step(run *r, const dr_progress *p)
+{
+    double now_s = dr_now_s();
+    if (p->phase == DR_PHASE_DENOISE && p->step == r->step + 1 && r->step_at_s) {
+        r->s->s_step = now_s - r->step_at_s;
+        dr_time(r->w->metrics, DR_TIME_STEP, now_s - r->step_at_s);
+        dr_count(r->w->metrics, DR_COUNT_STEPS, 1);
+    }
+    r->step = p->step;
+    r->step_at_s = now_s;
 }
 
 static void on_progress(void *ctx, const dr_progress *p)
@@ -34,6 +62,8 @@ static void on_progress(void *ctx, const dr_progress *p)
     run *r = ctx;
     dr_slot *s = r->s;
     double now_s = dr_now_s();
+    r->w->pulse++;
+    measure_step(r, p);
     bool first = !s->progress_begun;
     bool last = p->phase == DR_PHASE_DENOISE && p->step == p->steps;
     s->step = p->step;
@@ -87,7 +117,7 @@ static const char *parameters_of(run *r, int64_t index)
     dr_buf text = { 0 };
     if (!r->s->job->output.metadata)
         return NULL;
-    dr_parameters_text(&text, r->w->model, r->s->job, &r->s->plan, index);
+    dr_parameters_text(&text, r->model, r->s->job, &r->s->plan, index);
     const char *copy =
         text.failed || !text.data ? NULL : dr_arena_str(r->s->mem, text.data, text.len);
     dr_buf_free(&text);
@@ -100,12 +130,12 @@ static void on_image(void *ctx, int64_t index, uint64_t seed, const dr_picture *
     dr_slot *s = r->s;
     size_t bytes = (size_t)(pic->width * pic->height) * 3;
     if (index != s->n_images || index >= DR_IMAGES_MAX) {
-        dr_fail(r->err, DR_EDEVICE, "picture %lld came out of turn", (long long)index);
+        dr_fail(&r->err, DR_EDEVICE, "picture %lld came out of turn", (long long)index);
         return;
     }
     uint8_t *rgb = dr_alloc(bytes);
     if (!rgb) {
-        dr_fail(r->err, DR_ENOMEM, "out of memory: %zu bytes for a picture", bytes);
+        dr_fail(&r->err, DR_ENOMEM, "out of memory: %zu bytes for a picture", bytes);
         return;
     }
     memcpy(rgb, pic->rgb, bytes);
@@ -116,6 +146,18 @@ static void on_image(void *ctx, int64_t index, uint64_t seed, const dr_picture *
                                         .parameters = parameters_of(r, index) };
     s->n_images++;
     tell(r, DR_NOTE_IMAGE, (int)index);
+}
+
+/* Kept for the next worker; one that is too large, or for which there is no memory, is not.
+ */
+static void on_checkpoint(void *ctx, const void *bytes, size_t n)
+{
+    run *r = ctx;
+    if (n > (size_t)r->w->conf->checkpoint.max_mb << 20)
+        return;
+    dr_buf_put(&r->s->checkpoint, bytes, n);
+    if (r->s->checkpoint.failed)
+        dr_buf_free(&r->s->checkpoint);
 }
 
 static void on_warning(void *ctx, const char *text)
@@ -131,53 +173,157 @@ static void on_warning(void *ctx, const char *text)
     tell(r, DR_NOTE_WARNING, job->n_warnings - 1);
 }
 
-static dr_status check_model(const dr_worker *w, const dr_job *job, dr_err *err)
-{
-    if (!job->model || !strcmp(job->model, w->model_name))
-        return DR_OK;
-    return dr_fail_field(err, DR_ENOTFOUND, "model",
-                         "model %s: not on this worker, which has %s", job->model,
-                         w->model_name);
-}
+/* --- a batch --- */
 
-static dr_status run_slot(run *r, dr_err *err)
+static void end_slot(run *r, const dr_err *err)
 {
     dr_slot *s = r->s;
-    const dr_observer observer = { .ctx = r,
-                                   .stopped = is_stopped,
-                                   .progress = on_progress,
-                                   .preview = on_preview,
-                                   .image = on_image,
-                                   .warning = on_warning };
-    dr_status st = check_model(r->w, s->job, err);
-    if (!st)
-        st = dr_plan_make(&s->plan, r->w->model, s->job, err);
-    if (st)
-        return st;
-    reserve_preview(s);
-    tell(r, DR_NOTE_STARTED, 0);
-    for (int i = 0; i < s->job->n_warnings; i++)
-        tell(r, DR_NOTE_WARNING, i);
-    st = dr_pipeline_run(r->w->model, s->job, &s->plan, &observer, &s->stats, err);
-    if (r->err->code) {
-        *err = *r->err;
-        return err->code;
+    s->err = r->err.code ? r->err : *err;
+    s->stats = r->task->stats;
+    if (!s->err.code && s->n_images != s->plan.n)
+        s->err.code = dr_fail(&s->err, DR_EDEVICE, "%d of %lld pictures were made",
+                              s->n_images, (long long)s->plan.n);
+    s->passing = !r->refused && (s->err.code == DR_ENOMEM || s->err.code == DR_EDEVICE ||
+                                 s->err.code == DR_EIO);
+    if (s->err.code == DR_EDEVICE)
+        r->w->device_failed = true;
+    if (r->timed_out) {
+        s->code = "timeout";
+        dr_fail(&s->err, DR_ESTOPPED,
+                "the run took longer than %lld ms (timeout_ms of the job or "
+                "worker.timeout_ms)",
+                (long long)((s->deadline_s - r->from_s) * 1000 + 0.5));
     }
-    if (!st && s->n_images != s->plan.n)
-        st = dr_fail(err, DR_EDEVICE, "%d of %lld pictures were made", s->n_images,
-                     (long long)s->plan.n);
-    return st;
+    tell(r, DR_NOTE_DONE, 0);
+}
+
+static void on_done(void *ctx, const dr_err *err)
+{
+    end_slot(ctx, err);
+}
+
+static const dr_observer observer = { .stopped = on_stopped,
+                                      .progress = on_progress,
+                                      .preview = on_preview,
+                                      .image = on_image,
+                                      .warning = on_warning,
+                                      .checkpoint = on_checkpoint,
+                                      .done = on_done };
+
+/* One batch of the worker. */
+typedef struct {
+    dr_worker *w;
+    run runs[DR_BATCH_MAX];
+    dr_observer observers[DR_BATCH_MAX];
+    dr_batch_task tasks[DR_BATCH_MAX];
+    int n;
+} batch;
+
+static void begin(batch *b, dr_worker *w)
+{
+    *b = (batch){ .w = w, .n = w->batch.n };
+    for (int i = 0; i < b->n; i++) {
+        dr_slot *s = w->batch.slots[i];
+        b->runs[i] = (run){ .w = w, .s = s, .task = &b->tasks[i], .from_s = dr_now_s() };
+        b->observers[i] = observer;
+        b->observers[i].ctx = &b->runs[i];
+        size_t bytes = 0;
+        const char *resume = s->resume ? dr_reply_text(s->resume, &bytes) : NULL;
+        b->tasks[i] = (dr_batch_task){
+            .job = s->job, .obs = &b->observers[i], .resume = resume, .resume_bytes = bytes
+        };
+    }
+}
+
+/* Every job of the batch waits for the model. */
+static void on_load(void *ctx, double share)
+{
+    batch *b = ctx;
+    b->w->pulse++;
+    for (int i = 0; i < b->n; i++) {
+        const dr_progress p = { .phase = DR_PHASE_LOAD, .percent = 0 };
+        if (share < 1)
+            on_progress(&b->runs[i], &p);
+    }
+}
+
+static dr_status load(batch *b, dr_model **m, dr_err *err)
+{
+    dr_worker *w = b->w;
+    int index = b->runs[0].s->model;
+    bool resident = dr_models_resident(w->models, index);
+    double from_s = dr_now_s();
+    dr_status st = dr_models_get(w->models, index, on_load, b, m, err);
+    if (resident || st)
+        return st;
+    dr_count(w->metrics, DR_COUNT_MODEL_LOADS, 1);
+    dr_time(w->metrics, DR_TIME_LOAD, dr_now_s() - from_s);
+    for (int i = 0; i < b->n; i++)
+        b->runs[i].s->load_s = dr_now_s() - from_s;
+    return DR_OK;
+}
+
+static void plan(batch *b, dr_model *m)
+{
+    int fit = dr_batch_plan(m, b->tasks, b->n), good = 0;
+    for (int i = 0; i < b->n; i++) {
+        run *r = &b->runs[i];
+        r->s->plan = b->tasks[i].plan;
+        if (b->tasks[i].err.code)
+            continue;
+        if (good++ >= fit) {
+            r->s->unwanted = true;
+            dr_fail(&b->tasks[i].err, DR_ESTOPPED, "does not fit the batch");
+            continue;
+        }
+        reserve_preview(r->s);
+        tell(r, DR_NOTE_STARTED, 0);
+        for (int k = 0; k < r->s->job->n_warnings; k++)
+            tell(r, DR_NOTE_WARNING, k);
+    }
+}
+
+/* What the plan refused is the job's own fault, however it looks: too large for memory. */
+static void mark_refused(batch *b)
+{
+    for (int i = 0; i < b->n; i++)
+        b->runs[i].refused = b->tasks[i].err.code != DR_OK;
+}
+
+static bool ran_out_of_memory(const batch *b)
+{
+    for (int i = 0; i < b->n; i++)
+        if (!b->runs[i].refused && b->tasks[i].err.code == DR_ENOMEM)
+            return true;
+    return false;
+}
+
+static void run_batch(batch *b)
+{
+    dr_err err = { 0 };
+    dr_model *m;
+    if (load(b, &m, &err)) {
+        for (int i = 0; i < b->n; i++)
+            end_slot(&b->runs[i], &err);
+        return;
+    }
+    for (int i = 0; i < b->n; i++)
+        b->runs[i].model = m;
+    plan(b, m);
+    mark_refused(b);
+    dr_batch_run(m, b->tasks, b->n);
+    if (ran_out_of_memory(b))
+        (void)!dr_models_make_room(b->w->models, b->runs[0].s->model);
 }
 
 void dr_engine_loop(dr_worker *w)
 {
     dr_note note;
+    batch b;
     while (dr_mail_take(&w->to_engine, &note, -1)) {
-        dr_err failure = { 0 };
-        run r = { .w = w, .s = note.slot, .err = &failure };
-        dr_err err = { 0 };
-        err.code = run_slot(&r, &err);
-        note.slot->err = err;
-        tell(&r, DR_NOTE_DONE, 0);
+        begin(&b, w);
+        run_batch(&b);
+        w->pulse++;
+        dr_mail_put(&w->to_io, &(dr_note){ .kind = DR_NOTE_IDLE });
     }
 }

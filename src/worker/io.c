@@ -2,16 +2,16 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "base/mem.h"
-#include "job/decode.h"
 
-#include <stdio.h>
-#include <string.h>
+/* The I/O thread: drives each slot through claimed, bound, running, ended. It never sleeps
+ * for Redis' sake while the engine runs; after an error redis_at_s says when to try again.
+ */
 
-/* The I/O thread: drives each slot through claimed, running, ended. It never sleeps for
- * Redis' sake while the engine runs; after an error redis_at_s says when to try again. */
-
-#define POLL_MS 100 /* between looks at the signal flag and at Redis' return */
+#define POLL_MS   100 /* between looks at the signal flag and at Redis' return */
+#define GATHER_MS 20  /* between looks for more jobs of a batch */
+#define IO_ALIVE_S                                                                         \
+    120 /* longer than any call of Redis, or the compressing of a picture                  \
+         */
 
 bool dr_io_ready(const dr_worker *w)
 {
@@ -23,8 +23,11 @@ void dr_io_redis(dr_worker *w, dr_status st, const dr_err *err)
     char quoted[600];
     dr_redis *redis = dr_queue_redis(w->jobs);
     if (!st) {
-        if (w->redis_down)
+        dr_metrics_seen(w->metrics, DR_SEEN_REDIS);
+        if (w->redis_down) {
+            dr_count(w->metrics, DR_COUNT_RECONNECTS, 1);
             dr_log(DR_INFO, "redis.up", "url=%s", dr_redis_endpoint(redis));
+        }
         w->redis_down = false;
         w->redis_at_s = 0;
         return;
@@ -35,147 +38,15 @@ void dr_io_redis(dr_worker *w, dr_status st, const dr_err *err)
         w->failure.code = DR_EREDIS;
     } else if (st == DR_EIO) {
         int64_t wait_ms = dr_redis_backoff_ms(redis);
+        dr_count(w->metrics, DR_COUNT_REDIS_DOWN, 1);
         w->redis_down = true;
         w->redis_at_s = dr_now_s() + (double)wait_ms / 1000;
         dr_log(DR_WARN, "redis.down", "retry_ms=%lld message=%s", (long long)wait_ms,
                quoted);
     } else {
+        dr_count(w->metrics, DR_COUNT_REDIS_REFUSED, 1);
         dr_log(DR_WARN, "redis.refused", "message=%s", quoted);
     }
-}
-
-/* --- slots --- */
-
-static dr_slot *find_slot(dr_worker *w, dr_slot_state state)
-{
-    for (int i = 0; i < DR_SLOTS; i++)
-        if (w->slots[i].state == state)
-            return &w->slots[i];
-    return NULL;
-}
-
-/* Tell the lease thread what to renew; NULL hold: nothing any more. */
-static void set_lease(dr_worker *w, dr_slot *s, const dr_hold *h)
-{
-    pthread_mutex_lock(&w->lock);
-    s->leased = h != NULL;
-    s->lease_no++;
-    if (h) {
-        snprintf(s->lease_id, sizeof s->lease_id, "%s", h->id);
-        snprintf(s->lease_entry, sizeof s->lease_entry, "%s", h->entry);
-        s->lease_class = h->class;
-        s->lease_fence = h->fence;
-    }
-    pthread_mutex_unlock(&w->lock);
-}
-
-/* Give up all that a job held; the slot is free. */
-static void clear_slot(dr_worker *w, dr_slot *s)
-{
-    set_lease(w, s, NULL);
-    for (int i = 0; i < DR_IMAGES_MAX; i++) {
-        dr_free(s->images[i].rgb);
-        dr_buf_free(&s->images[i].webp);
-        s->images[i] = (dr_slot_image){ 0 };
-    }
-    dr_buf_free(&s->ending);
-    dr_claim_free(&s->claim);
-    dr_arena_reset(s->mem);
-    s->job = NULL;
-    s->with_bytes = s->progress_begun = false;
-    s->attempt = s->seq = 0;
-    s->n_images = s->n_compressed = s->refusals = 0;
-    s->compress_s = s->progress_at_s = s->finish_at_s = 0;
-    s->plan = (dr_plan){ 0 };
-    s->stats = (dr_run_stats){ 0 };
-    s->err = s->webp_err = (dr_err){ 0 };
-    s->progress_busy = s->preview_busy = s->lost = s->give_up = false;
-    s->step = s->steps = 0;
-    s->state = DR_SLOT_FREE;
-}
-
-/* --- claiming --- */
-
-/* s->job or, when memory is out, NULL; what is wrong with it is in s->err. */
-static void decode(dr_worker *w, dr_slot *s)
-{
-    const dr_job_defaults defaults = { .quality = w->conf->output.quality,
-                                       .preview_every = w->conf->output.preview_every };
-    const dr_claim *c = &s->claim;
-    dr_field *fields = dr_arena_alloc(s->mem, (size_t)c->n_fields * sizeof *fields + 1);
-    if (!fields)
-        return;
-    for (int i = 0; i < c->n_fields; i++)
-        dr_claim_field(c, i, &fields[i].name, &fields[i].value, &fields[i].len);
-    s->err.code = dr_job_decode(&s->job, s->mem, c->hold.entry, fields, c->n_fields,
-                                &defaults, &s->err);
-    if (s->job)
-        s->claim.hold.id = s->job->id;
-}
-
-static bool wants_job(dr_worker *w)
-{
-    return !w->stop_at_s && w->jobs_left && dr_now_s() >= w->claim_at_s &&
-           !w->engine_busy && !find_slot(w, DR_SLOT_CLAIMED) && find_slot(w, DR_SLOT_FREE);
-}
-
-static void claim_next(dr_worker *w)
-{
-    dr_err err = { 0 };
-    dr_slot *s = find_slot(w, DR_SLOT_FREE);
-    dr_status st = dr_queue_claim(w->jobs, DR_OWN_NONE, NULL, 0, &s->claim, &err);
-    dr_io_redis(w, st, &err);
-    w->idle = !st && !s->claim.reply;
-    if (st && st != DR_EIO)
-        w->claim_at_s = dr_now_s() + DR_REFUSED_S;
-    if (st || !s->claim.reply)
-        return;
-    s->claimed_s = dr_now_s();
-    decode(w, s);
-    if (!s->job) {
-        dr_log(DR_ERROR, "job.memory", "entry=%s: out of memory", s->claim.hold.entry);
-        clear_slot(w, s);
-        w->claim_at_s = dr_now_s() + DR_REFUSED_S;
-        return;
-    }
-    s->state = DR_SLOT_CLAIMED;
-}
-
-static void start_claimed(dr_worker *w, dr_slot *s)
-{
-    dr_err err = { 0 };
-    const dr_start_ask ask = { .crashes = s->claim.crashes,
-                               .ttl_ms = s->job->ttl_ms,
-                               .delay_ms = s->job->delay_ms,
-                               .seed = s->job->seed,
-                               .unique = s->job->unique };
-    dr_start start = { .answer = DR_ANSWER_LOST };
-    dr_status st = dr_queue_start(w->jobs, &s->claim.hold, &ask, &start, &err);
-    dr_answer answer = start.answer;
-    s->attempt = start.attempt;
-    s->seq = start.seq;
-    dr_io_redis(w, st, &err);
-    if (st == DR_EIO)
-        return;
-    if (st || answer != DR_ANSWER_OK) {
-        dr_log(DR_INFO, "job.skipped", "id=%s entry=%s reason=%s", s->job->id,
-               s->claim.hold.entry,
-               st                            ? "refused"
-               : answer == DR_ANSWER_ALREADY ? "already"
-                                             : "lost");
-        clear_slot(w, s);
-        return;
-    }
-    if (w->jobs_left > 0)
-        w->jobs_left--;
-    set_lease(w, s, &s->claim.hold);
-    if (s->err.code) {
-        s->state = DR_SLOT_ENDED;
-        return;
-    }
-    s->state = DR_SLOT_RUNNING;
-    w->engine_busy = true;
-    dr_mail_put(&w->to_engine, &(dr_note){ .kind = DR_NOTE_JOB, .slot = s });
 }
 
 /* --- notes of the engine --- */
@@ -201,19 +72,15 @@ static void handle(dr_worker *w, const dr_note *note)
         break;
     case DR_NOTE_DONE:
         s->state = DR_SLOT_ENDED;
+        break;
+    case DR_NOTE_IDLE:
+        w->batch.n = 0;
+        w->batch.images = 0;
         w->engine_busy = false;
         break;
-    case DR_NOTE_JOB:
+    case DR_NOTE_BATCH:
         break;
     }
-}
-
-static bool is_empty(const dr_worker *w)
-{
-    for (int i = 0; i < DR_SLOTS; i++)
-        if (w->slots[i].state != DR_SLOT_FREE)
-            return false;
-    return true;
 }
 
 static dr_slot *find_ended(dr_worker *w)
@@ -224,21 +91,28 @@ static dr_slot *find_ended(dr_worker *w)
     return NULL;
 }
 
+/* Nothing is held and Redis has nothing: sleep there until it has. */
+static void wait_in_redis(dr_worker *w)
+{
+    dr_err err = { 0 };
+    dr_status st = dr_queue_wait(w->jobs, &err);
+    dr_io_redis(w, st, &err);
+    if (st && st != DR_EIO)
+        w->claim_at_s = dr_now_s() + DR_REFUSED_S;
+}
+
 /* Until something is to be done. Blocks in Redis only when the engine has nothing. */
 static void wait_for_more(dr_worker *w)
 {
     dr_note note;
-    dr_err err = { 0 };
     bool ready = dr_io_ready(w);
-    if (ready && w->idle && is_empty(w) && wants_job(w)) {
-        dr_status st = dr_queue_wait(w->jobs, &err);
-        dr_io_redis(w, st, &err);
-        if (st && st != DR_EIO)
-            w->claim_at_s = dr_now_s() + DR_REFUSED_S;
+    if (ready && w->idle && dr_slots_empty(w) && dr_claim_wanted(w)) {
+        wait_in_redis(w);
         return;
     }
-    bool busy = ready && (wants_job(w) || find_slot(w, DR_SLOT_CLAIMED) || find_ended(w));
-    int64_t wait_ms = busy ? 0 : POLL_MS;
+    bool gathering = w->batch.n && !w->engine_busy;
+    bool busy = ready && !gathering && (dr_claim_busy(w) || find_ended(w));
+    int64_t wait_ms = busy ? 0 : gathering ? GATHER_MS : POLL_MS;
     while (dr_mail_take(&w->to_io, &note, wait_ms)) {
         handle(w, &note);
         wait_ms = 0;
@@ -247,16 +121,20 @@ static void wait_for_more(dr_worker *w)
 
 /* --- stopping --- */
 
+/* No more jobs are taken; those that run get worker.drain_ms. */
+static void begin_drain(dr_worker *w)
+{
+    w->stop_at_s = dr_now_s() + (double)w->conf->worker.drain_ms / 1000;
+    dr_gauge_set(w->metrics, DR_GAUGE_DRAINING, 1);
+    dr_log(DR_INFO, "worker.drain", "jobs=%d drain_ms=%lld",
+           DR_SLOTS - dr_slot_count(w, DR_SLOT_FREE), (long long)w->conf->worker.drain_ms);
+}
+
 static void look_at_signal(dr_worker *w)
 {
-    if (!w->stopping)
-        return;
-    if (!w->stop_at_s) {
-        w->stop_at_s = dr_now_s() + (double)w->conf->worker.drain_ms / 1000;
-        dr_log(DR_INFO, "worker.drain", "jobs=%d drain_ms=%lld", is_empty(w) ? 0 : 1,
-               (long long)w->conf->worker.drain_ms);
-    }
-    if (dr_now_s() < w->stop_at_s)
+    if ((w->stopping || w->device_failed) && !w->stop_at_s)
+        begin_drain(w);
+    if (!w->stop_at_s || dr_now_s() < w->stop_at_s)
         return;
     for (int i = 0; i < DR_SLOTS; i++) {
         dr_slot *s = &w->slots[i];
@@ -274,12 +152,10 @@ static void look_at_signal(dr_worker *w)
 static void use_redis(dr_worker *w)
 {
     dr_slot *s;
-    if (dr_io_ready(w) && wants_job(w))
-        claim_next(w);
-    if (dr_io_ready(w) && (s = find_slot(w, DR_SLOT_CLAIMED)))
-        start_claimed(w, s);
+    dr_claim_work(w);
     if (dr_io_ready(w) && (s = find_ended(w)) && dr_finish_slot(w, s))
-        clear_slot(w, s);
+        dr_slot_clear(w, s);
+    dr_gauge_set(w->metrics, DR_GAUGE_BUSY, DR_SLOTS - dr_slot_count(w, DR_SLOT_FREE));
 }
 
 void *dr_io_main(void *ctx)
@@ -288,12 +164,17 @@ void *dr_io_main(void *ctx)
     while (!w->failure.code) {
         look_at_signal(w);
         use_redis(w);
-        if (is_empty(w) && (w->stop_at_s || !w->jobs_left))
+        dr_metrics_alive(w->metrics, DR_THREAD_IO, IO_ALIVE_S);
+        if (dr_slots_empty(w) && !w->engine_busy && (w->stop_at_s || !w->jobs_left))
             break;
         wait_for_more(w);
     }
+    if (w->device_failed && !w->failure.code)
+        dr_fail(&w->failure, DR_EDEVICE,
+                "the device failed; a fresh process may find it well again");
     for (int i = 0; i < DR_SLOTS; i++)
         w->slots[i].give_up = true;
+    dr_metrics_alive(w->metrics, DR_THREAD_IO, 0);
     dr_mail_close(&w->to_engine);
     return NULL;
 }

@@ -11,13 +11,14 @@
 typedef struct dr_slot dr_slot;
 
 typedef enum {
-    DR_NOTE_JOB,      /* to the engine: run this slot */
+    DR_NOTE_BATCH,    /* to the engine: run the worker's batch */
     DR_NOTE_STARTED,  /* the plan is made */
     DR_NOTE_PROGRESS, /* slot->progress, while slot->progress_busy */
     DR_NOTE_PREVIEW,  /* slot->preview, while slot->preview_busy */
     DR_NOTE_IMAGE,    /* slot->images[index] */
     DR_NOTE_WARNING,  /* slot->job->warnings[index] */
-    DR_NOTE_DONE,     /* slot->status, stats; the slot is the receiver's again */
+    DR_NOTE_DONE,     /* slot->err, stats; the slot is the receiver's again */
+    DR_NOTE_IDLE,     /* the whole batch is through */
 } dr_note_kind;
 
 typedef struct {
@@ -31,7 +32,7 @@ typedef struct {
     } progress;
 } dr_note;
 
-#define DR_MAIL_NOTES 64
+#define DR_MAIL_NOTES 512 /* more than a full worker's slots can have under way */
 
 typedef struct {
     pthread_mutex_t lock;

@@ -135,10 +135,6 @@ static const struct {
     [DR_TIME_COMPRESS] = { { PHASE("compress"), NULL }, &wide },
     [DR_TIME_FINISH] = { { PHASE("finish"), NULL }, &wide },
     [DR_TIME_STEP] = { { "darkroom_step_seconds", "", "One denoising step." }, &fine },
-    [DR_TIME_RECOVERY] = { { "darkroom_recovery_seconds", "",
-                             "From the last sign of a dead worker to the claim of its "
-                             "job." },
-                           &wide },
 };
 
 /* --- the numbers --- */

@@ -54,7 +54,6 @@ typedef enum {
     DR_TIME_COMPRESS,
     DR_TIME_FINISH,
     DR_TIME_STEP,
-    DR_TIME_RECOVERY, /* from the last sign of a dead worker to the claim of its job */
     DR_TIMERS
 } dr_timer;
 

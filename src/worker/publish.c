@@ -51,8 +51,12 @@ static dr_status send(dr_worker *w, dr_slot *s, int64_t seq, const dr_blob *blob
     dr_io_redis(w, st, &err);
     if (st && st != DR_EIO)
         w->event_at_s = dr_now_s() + DR_REFUSED_S;
+    if (!st)
+        dr_count(w->metrics, DR_COUNT_EVENTS, 1);
     if (!st && answer == DR_ANSWER_LOST)
         s->lost = true;
+    if (!st && answer == DR_ANSWER_CANCEL)
+        s->canceled = true;
     return st;
 }
 
@@ -65,24 +69,27 @@ static bool may_send(dr_worker *w, dr_slot *s)
 
 static void send_or_drop(dr_worker *w, dr_slot *s, const dr_blob *blob)
 {
-    if (send(w, s, s->seq, blob))
-        dr_log(DR_DEBUG, "event.dropped", "id=%s seq=%lld", s->job->id, (long long)s->seq);
+    if (!send(w, s, s->seq, blob))
+        return;
+    dr_count(w->metrics, DR_COUNT_EVENTS_DROPPED, 1);
+    dr_log(DR_DEBUG, "event.dropped", "id=%s seq=%lld", s->job->id, (long long)s->seq);
 }
 
 void dr_publish_started(dr_worker *w, dr_slot *s)
 {
-    const dr_event_start e = { .model = w->model_name,
+    const dr_event_start e = { .model = dr_models_name(w->models, s->model),
                                .device = w->device,
                                .width = s->plan.width,
                                .height = s->plan.height,
                                .n = s->plan.n,
-                               .attempt = s->attempt };
+                               .attempt = s->start.attempt };
     dr_log(DR_INFO, "job.start",
            "id=%s model=%s width=%lld height=%lld steps=%lld n=%lld seed=%llu attempt=%lld "
            "crashes=%lld wait_ms=%lld",
-           s->job->id, w->model_name, (long long)s->plan.width, (long long)s->plan.height,
-           (long long)s->plan.steps, (long long)s->plan.n, (unsigned long long)s->plan.seed,
-           (long long)s->attempt, (long long)s->claim.crashes, (long long)s->claim.wait_ms);
+           s->job->id, dr_models_name(w->models, s->model), (long long)s->plan.width,
+           (long long)s->plan.height, (long long)s->plan.steps, (long long)s->plan.n,
+           (unsigned long long)s->plan.seed, (long long)s->start.attempt,
+           (long long)s->start.crashes, (long long)s->claim.wait_ms);
     if (!may_send(w, s))
         return;
     const dr_event_head head = next_head(w, s);

@@ -3,31 +3,35 @@
 
 #include "base/arena.h"
 #include "base/buf.h"
-#include "diffusion/pipeline.h"
+#include "diffusion/models.h"
 #include "queue/queue.h"
 #include "worker/mail.h"
+#include "worker/metrics.h"
 
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 
-/* Inside of the worker. Two and a half threads:
- *   engine (the program's own thread): device and model; runs one slot after the other
+/* Inside of the worker. Its threads:
+ *   engine (the program's own thread): device and models; runs one batch after the other
  *   I/O: claims, decodes, publishes, compresses, finishes; drives every slot's state
- *   lease: renews and beats on a connection of its own
- * (and one that waits for signals.)
- * A slot has one owner at any instant; notes hand it over. Only the atomics and what
- * `lock` guards are touched from two sides. */
+ *   lease: renews and beats on a connection of its own; watches the engine
+ *   control: listens on P:control, wakes the lease thread
+ * and one that waits for signals. A slot holds one job and has one owner at any instant;
+ * notes hand it over. Only the atomics and what `lock` guards are touched from two sides.
+ */
 
-#define DR_SLOTS               2 /* one runs while the one before it is compressed and stored */
+#define DR_BATCH_MAX           8
+#define DR_SLOTS               (2 * DR_BATCH_MAX) /* one batch runs while the last is stored */
 #define DR_WORKER_NAME         128
 #define DR_WEBP_PREVIEW_EFFORT 0
 
 typedef enum {
     DR_SLOT_FREE,
     DR_SLOT_CLAIMED, /* decoded, not yet bound to its id */
+    DR_SLOT_BOUND,   /* ours to run: in the batch that is being gathered */
     DR_SLOT_RUNNING, /* with the engine */
-    DR_SLOT_ENDED,   /* to be finished, released or forgotten */
+    DR_SLOT_ENDED,   /* to be finished, put off, released or forgotten */
 } dr_slot_state;
 
 typedef struct {
@@ -44,21 +48,32 @@ struct dr_slot {
     /* The I/O thread's. */
     dr_slot_state state;
     dr_claim claim;
-    int64_t attempt, seq; /* seq: of the last event */
+    dr_start start;
+    int64_t seq; /* of the last event */
     double claimed_s, compress_s;
-    int n_compressed;   /* pictures taken over from the engine */
-    dr_err webp_err;    /* of compressing them */
-    dr_buf ending;      /* the terminal event's text, written once */
-    bool with_bytes;    /* finish must carry the pictures */
-    int refusals;       /* of finish, by Redis' own errors */
-    double finish_at_s; /* when it may be tried again */
+    int n_compressed;         /* pictures taken over from the engine */
+    dr_err webp_err;          /* of compressing them */
+    dr_buf ending;            /* the last event's text, written once */
+    const struct ending *end; /* how, once that is written */
+    bool with_bytes;          /* finish must carry the pictures */
+    bool kept;                /* the checkpoint is stored, or cannot be */
+    int refusals;             /* of the ending, by Redis' own errors */
+    double finish_at_s;       /* when it may be tried again */
 
     /* Its owner's: I/O, then engine, then I/O. */
     dr_arena *mem;
     dr_job *job;
+    int model; /* of dr_models */
     dr_plan plan;
     dr_run_stats stats;
-    dr_err err; /* of decode, plan or run; code DR_OK: succeeded */
+    double load_s;
+    double deadline_s; /* when the run takes too long; 0: never */
+    dr_reply *resume;  /* the checkpoint to go on from; NULL: none */
+    dr_buf checkpoint; /* the one that this run leaves */
+    dr_err err;        /* of decode, plan or run; code DR_OK: succeeded */
+    const char *code;  /* of a failure that is no dr_status: "timeout"; NULL: err's name */
+    bool passing;      /* the failure may pass: try again */
+    bool unwanted;     /* planned, but does not fit the batch: to be handed back */
     dr_slot_image images[DR_IMAGES_MAX];
     int n_images;
     bool progress_begun;
@@ -72,8 +87,10 @@ struct dr_slot {
     /* Anybody's. */
     atomic_bool progress_busy, preview_busy; /* a note is under way */
     atomic_bool lost;                        /* another worker's now: stop, say nothing */
+    atomic_bool canceled;                    /* its client wants it no more */
     atomic_bool give_up;                     /* stop, to be handed back */
     atomic_llong step, steps;
+    _Atomic double s_step; /* seconds that a step takes; 0: unknown */
 
     /* Guarded by dr_worker's lock: what the lease thread renews. */
     bool leased;
@@ -83,23 +100,46 @@ struct dr_slot {
     int64_t lease_fence;
 };
 
+/* Entries that cannot be served here and were handed back. */
+typedef struct {
+    char name[DR_ENTRY_NAME_MAX];
+    double until_s;
+} dr_refusal;
+#define DR_REFUSALS_MAX 32
+
 typedef struct {
     const dr_conf *conf;
     char name[DR_WORKER_NAME + 1];
+    int64_t started_ms;
     int64_t jobs_left; /* to claim; < 0: no limit */
+    dr_metrics *metrics;
+    dr_http *http; /* NULL: metrics.listen is empty */
 
-    /* The engine thread's; model_name and device may be read by all. */
+    /* The engine thread's; the list of models and device may be read by all. */
     dr_dev *dev;
-    dr_model *model;
-    const char *model_name, *device;
+    dr_models *models;
+    const char *device;
+    int64_t batch_max;
 
     dr_mail to_engine, to_io;
     dr_slot slots[DR_SLOTS];
+    struct {
+        dr_slot *slots[DR_BATCH_MAX];
+        int n;
+        int64_t images;
+    } batch;             /* the I/O thread's until it is sent, then the engine's */
+    atomic_ullong pulse; /* moves while the engine does */
+    atomic_bool engine_busy;
+    atomic_bool device_failed; /* no use going on with this process */
 
     /* The I/O thread's. */
     dr_queue *jobs;
-    bool engine_busy, idle; /* idle: the last claim found nothing */
-    double redis_at_s;      /* when Redis may be tried again */
+    bool idle;             /* the last claim found nothing */
+    dr_own own;            /* what the next claim must look for */
+    double gather_until_s; /* the batch that is gathered waits so long for more */
+    dr_refusal refusals[DR_REFUSALS_MAX];
+    int next_refusal;
+    double redis_at_s; /* when Redis may be tried again */
     bool redis_down;
     double claim_at_s, event_at_s; /* when it may be asked again for what it refused */
     double stop_at_s;              /* when running jobs are given up; 0: not stopping */
@@ -112,22 +152,30 @@ typedef struct {
     bool signals_started;
     sigset_t old_mask;
     atomic_bool signals_end;
-    atomic_bool stopping; /* a signal asked to stop */
+    atomic_bool stopping; /* a signal or an operator asked to stop */
 
-    /* The lease thread's, but for the lock. */
-    dr_queue *leases;
+    /* The lease and the control thread's, but for the lock. */
+    dr_queue *leases, *control;
+    dr_arena *fleet_mem; /* of one look at the whole queue */
     pthread_mutex_t lock;
-    pthread_cond_t leaving_changed;
-    bool leaving;
+    pthread_cond_t lease_wake;
+    bool rung; /* the lease thread is to look at once */
+    atomic_bool leaving;
     atomic_llong done, failed;
 } dr_worker;
 
-/* engine.c: run slots until to_engine is closed. */
+/* engine.c: run batches until to_engine is closed. */
 void dr_engine_loop(dr_worker *w);
 
-/* io.c, lease.c: thread mains; ctx is the dr_worker. */
+/* io.c, lease.c, control.c: thread mains; ctx is the dr_worker. */
 void *dr_io_main(void *ctx);
 void *dr_lease_main(void *ctx);
+void *dr_control_main(void *ctx);
+
+/* lease.c: renew and beat now. */
+void dr_lease_ring(dr_worker *w);
+/* Whether one of our jobs has this id. */
+bool dr_lease_holds(dr_worker *w, const char *id);
 
 /* Seconds until the next try after an error of Redis' own. */
 #define DR_REFUSED_S 1.0
@@ -136,6 +184,22 @@ void *dr_lease_main(void *ctx);
  * decide when to try again; when it refuses the credentials, that the worker leaves. */
 void dr_io_redis(dr_worker *w, dr_status st, const dr_err *err);
 bool dr_io_ready(const dr_worker *w); /* Redis may be tried now */
+
+/* slot.c */
+dr_slot *dr_slot_find(dr_worker *w, dr_slot_state state);
+int dr_slot_count(const dr_worker *w, dr_slot_state state);
+bool dr_slots_empty(const dr_worker *w);
+/* Tell the lease thread what to renew; hold NULL: nothing any more. */
+void dr_slot_lease(dr_worker *w, dr_slot *s, const dr_hold *h);
+/* Give up all that a job held; the slot is free. */
+void dr_slot_clear(dr_worker *w, dr_slot *s);
+
+/* claim.c: take a job when there is room; bind what is claimed; gather a batch and send it
+ * to the engine. One step of it at each call. */
+bool dr_claim_wanted(dr_worker *w);
+void dr_claim_work(dr_worker *w);
+/* Something can be done at once, without a new job or note. */
+bool dr_claim_busy(dr_worker *w);
 
 /* publish.c */
 void dr_publish_started(dr_worker *w, dr_slot *s);

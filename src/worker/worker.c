@@ -13,6 +13,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#define READY_LEASES 1.5 /* without an answer of Redis until the worker is not ready */
+
 /* --- signals ---
  * They are blocked in every thread and taken by one that does nothing else. A handler would
  * not do: while kernels compile, LLVM has its own handlers in place, which delete the
@@ -83,35 +85,54 @@ static dr_status choose_name(dr_worker *w, dr_err *err)
 
 static dr_status open_queues(dr_worker *w, dr_err *err)
 {
-    dr_status st = dr_queue_open(&w->jobs, w->conf, w->name, err);
-    return st ? st : dr_queue_open(&w->leases, w->conf, w->name, err);
+    dr_queue **const all[] = { &w->jobs, &w->leases, &w->control };
+    dr_status st = DR_OK;
+    for (size_t i = 0; i < DR_COUNT(all) && !st; i++)
+        st = dr_queue_open(all[i], w->conf, w->name, err);
+    return st;
 }
 
+/* After the mask of start_signals, which its thread inherits. */
+static dr_status open_metrics(dr_worker *w, dr_err *err)
+{
+    w->metrics = dr_metrics_new(READY_LEASES * (double)w->conf->lease.ms / 1000);
+    if (!w->metrics)
+        return dr_fail(err, DR_ENOMEM, "out of memory");
+    dr_metrics_describe(w->metrics, w->name, "");
+    return dr_http_start(&w->http, w->conf->metrics.listen, dr_metrics_routes, w->metrics,
+                         err);
+}
+
+/* The default model is loaded before the first job, so that a worker which is ready is. */
 static dr_status open_engine(dr_worker *w, dr_err *err)
 {
-    char path[DR_PATH_MAX], device[300], quoted[600];
+    char device[300], quoted[600];
     double from_s = dr_now_s();
-    dr_status st = dr_model_path(path, w->conf, err);
+    dr_model *m;
+    dr_buf names = { 0 };
+    dr_status st = dr_dev_open(&w->dev, w->conf, err);
     if (!st)
-        st = dr_dev_open(&w->dev, w->conf, err);
+        st = dr_models_open(&w->models, w->dev, w->conf, err);
     if (!st)
-        st = dr_model_open(&w->model, w->dev, path, w->conf, NULL, NULL, err);
+        st = dr_models_get(w->models, 0, NULL, NULL, &m, err);
     if (st)
         return st;
-    w->model_name = dr_model_name(w->model);
     w->device = dr_dev_describe(w->dev)->name;
+    dr_metrics_describe(w->metrics, w->name, w->device);
+    dr_models_names_json(w->models, false, &names);
     dr_log(DR_INFO, "worker.ready",
-           "worker=%s version=%s model=%s device=%s redis=%s load_ms=%lld", w->name,
-           DR_VERSION, dr_log_quote(quoted, sizeof quoted, w->model_name),
+           "worker=%s version=%s models=%s device=%s redis=%s load_ms=%lld", w->name,
+           DR_VERSION, dr_log_quote(quoted, sizeof quoted, names.data ? names.data : ""),
            dr_log_quote(device, sizeof device, w->device),
            dr_redis_endpoint(dr_queue_redis(w->jobs)),
            (long long)((dr_now_s() - from_s) * 1000));
+    dr_buf_free(&names);
     return DR_OK;
 }
 
 static dr_status open_rest(dr_worker *w, dr_err *err)
 {
-    if (!(w->scratch = dr_arena_new()))
+    if (!(w->scratch = dr_arena_new()) || !(w->fleet_mem = dr_arena_new()))
         return dr_fail(err, DR_ENOMEM, "out of memory");
     for (int i = 0; i < DR_SLOTS; i++)
         if (!(w->slots[i].mem = dr_arena_new()))
@@ -123,13 +144,16 @@ static void init(dr_worker *w, const dr_conf *conf, int64_t once)
 {
     pthread_condattr_t attr;
     w->conf = conf;
+    w->started_ms = dr_wall_ms();
     w->jobs_left = once ? once : -1;
+    w->own = DR_OWN_LEFT;
+    w->batch_max = conf->batch.max;
     dr_mail_init(&w->to_engine);
     dr_mail_init(&w->to_io);
     pthread_mutex_init(&w->lock, NULL);
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&w->leaving_changed, &attr);
+    pthread_cond_init(&w->lease_wake, &attr);
     pthread_condattr_destroy(&attr);
 }
 
@@ -142,48 +166,54 @@ static void destroy(dr_worker *w)
             dr_buf_free(&s->images[k].webp);
         }
         dr_buf_free(&s->ending);
+        dr_buf_free(&s->checkpoint);
         dr_claim_free(&s->claim);
+        dr_reply_free(s->resume);
         dr_free(s->preview.rgb);
         dr_arena_free(s->mem);
     }
     dr_arena_free(w->scratch);
+    dr_arena_free(w->fleet_mem);
     dr_buf_free(&w->text);
     dr_buf_free(&w->packed);
     dr_buf_free(&w->webp);
-    dr_model_close(w->model);
+    dr_models_close(w->models);
     dr_dev_close(w->dev);
     dr_queue_close(w->jobs);
     dr_queue_close(w->leases);
+    dr_queue_close(w->control);
+    dr_http_stop(w->http);
+    dr_metrics_free(w->metrics);
     dr_mail_destroy(&w->to_engine);
     dr_mail_destroy(&w->to_io);
-    pthread_cond_destroy(&w->leaving_changed);
+    pthread_cond_destroy(&w->lease_wake);
     pthread_mutex_destroy(&w->lock);
     dr_free(w);
 }
 
-/* Start the two threads, be the engine, and come back when the I/O thread leaves. */
+/* Start the other threads, be the engine, and come back when the I/O thread leaves. */
 static dr_status run_threads(dr_worker *w, dr_err *err)
 {
-    pthread_t io, lease;
-    if (pthread_create(&lease, NULL, dr_lease_main, w))
-        return dr_fail(err, DR_ENOMEM, "no thread for the leases");
-    bool started = !pthread_create(&io, NULL, dr_io_main, w);
-    if (started) {
+    static void *(*const mains[])(void *) = { dr_lease_main, dr_control_main, dr_io_main };
+    enum { n_threads = DR_COUNT(mains) };
+    pthread_t threads[n_threads];
+    int n = 0;
+    while (n < n_threads && !pthread_create(&threads[n], NULL, mains[n], w))
+        n++;
+    if (n == n_threads) {
         dr_engine_loop(w);
-        pthread_join(io, NULL);
+        pthread_join(threads[--n], NULL);
+    } else {
+        dr_fail(&w->failure, DR_ENOMEM, "no thread for Redis");
     }
-    pthread_mutex_lock(&w->lock);
     w->leaving = true;
-    pthread_cond_broadcast(&w->leaving_changed);
-    pthread_mutex_unlock(&w->lock);
-    pthread_join(lease, NULL);
-    if (!started)
-        return dr_fail(err, DR_ENOMEM, "no thread for Redis");
-    if (w->failure.code) {
-        *err = w->failure;
-        return err->code;
-    }
-    return DR_OK;
+    dr_lease_ring(w);
+    while (n > 0)
+        pthread_join(threads[--n], NULL);
+    if (!w->failure.code)
+        return DR_OK;
+    *err = w->failure;
+    return err->code;
 }
 
 dr_status dr_worker_run(const dr_conf *conf, int64_t once, dr_err *err)
@@ -196,6 +226,8 @@ dr_status dr_worker_run(const dr_conf *conf, int64_t once, dr_err *err)
     dr_status st = start_signals(w, err);
     if (!st)
         st = choose_name(w, err);
+    if (!st)
+        st = open_metrics(w, err);
     if (!st)
         st = open_queues(w, err);
     if (!st)

@@ -151,7 +151,8 @@ def test_the_registry_shows_living_workers(lab):
     worker = lab.worker(redis, name="shown", lease_ms=1000).ready()
     entry = until(lambda: redis.client.hgetall(f"{P}:worker:shown"))
     assert entry[b"pid"] == str(worker.process.pid).encode()
-    assert entry[b"model"] == b"demo-model" and entry[b"version"] and entry[b"device"]
+    assert entry[b"models"] == entry[b"resident"] == b'["demo-model"]'
+    assert entry[b"jobs"] == b"[]" and entry[b"state"] == b"idle" and entry[b"version"] and entry[b"device"]
     assert redis.client.pttl(f"{P}:worker:shown") > 0
     assert redis.client.zrange(f"{P}:workers", 0, -1) == [b"shown"]
     worker.signal(signal.SIGTERM)

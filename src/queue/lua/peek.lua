@@ -2,9 +2,11 @@
 -- Waiting entries that may be taken, class by class in their order. Takes nothing.
 --
 -- KEYS  the streams of the classes, P:delayed, P:paused
--- ARGV  group, how many entries of each class to look at, bytes that one may have
+-- ARGV  group, how many entries of each class to look at, bytes that one may have, ms that
+--       it must have waited
 -- {{class (1..), entry, {field, value, …}}, …}
 local group, count, max_bytes = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local newest = now_ms() - tonumber(ARGV[4])
 local classes = #KEYS - 2
 local delayed, paused = KEYS[classes + 1], KEYS[classes + 2]
 
@@ -21,7 +23,7 @@ for class = 1, classes do
     if last.err then return last end
     local rows = {}
     if redis.call('SISMEMBER', paused, class_of(stream)) == 0 then
-        rows = redis.call('XRANGE', stream, '(' .. last, '+', 'COUNT', count)
+        rows = redis.call('XRANGE', stream, '(' .. last, newest, 'COUNT', count)
     end
     for _, row in ipairs(rows) do
         if size(row[2]) <= max_bytes and not holder(stream, group, row[1]) and

@@ -20,6 +20,7 @@ redis.call('XACK', stream, group, entry)
 redis.call('ZADD', delayed, due, delayed_name(stream, entry))
 redis.call('HSET', job, 'state', 'delayed', 'due_ms', due, 'seq', seq, 'crash_base', crashes,
     'error', message)
+redis.call('HINCRBY', job, 'failures', 1)
 redis.call('HINCRBY', stats, 'retried', 1)
 tell(events, maxlen, ttl, text, channel, all)
 return 'ok'

@@ -6,7 +6,8 @@
 --       P:job:<id>
 -- ARGV  group, worker, class, entry, fence, deliveries that came to nothing, id, ttl_ms,
 --       delay_ms (0: none), a seed, unique key or ''
--- {word, attempt, last seq, crashes, seed, id that holds the unique key}
+-- {word, attempt, last seq, crashes, failures that passed, seed, id that holds the
+-- unique key, worker that had it before}
 -- word: 'run' · 'canceled' | 'expired' | 'duplicate': ours, to be ended so · 'delayed': put
 -- off, not ours any more · 'already': the id has ended, or another entry with it is there:
 -- this entry is gone · 'lost': somebody else has claimed the entry
@@ -21,14 +22,17 @@ if holder(stream, group, entry) ~= me then return { 'lost' } end
 
 local old = {}
 local names = { 'state', 'fence', 'stream', 'entry', 'attempt', 'seq', 'created_ms', 'due_ms',
-    'crash_base', 'crashes', 'seed', 'cancel', 'worker' }
+    'crash_base', 'failures', 'seed', 'cancel', 'worker',
+    'last_worker' }
 for i, value in ipairs(redis.call('HMGET', job, unpack(names))) do old[names[i]] = value end
 local attempt, seq = tonumber(old.attempt or 0), tonumber(old.seq or 0)
+local last_worker = old.fence == fence and old.last_worker or old.worker
 local created = tonumber(old.created_ms or string.match(entry, '^%d+'))
 crashes = crashes + tonumber(old.crash_base or 0)
 
 local function answer(word)
-    return { word, attempt, seq, crashes, old.seed or seed, redis.call('GET', unique) or '' }
+    return { word, attempt, seq, crashes, tonumber(old.failures or 0), old.seed or seed,
+        redis.call('GET', unique) or '', last_worker or '' }
 end
 
 local function verdict()
@@ -79,7 +83,7 @@ if key ~= '' then
     redis.call('SET', unique, id, 'NX', 'EX', job_ttl_s)
     redis.call('HSET', job, 'unique', key)
 end
-if old.worker then redis.call('HSET', job, 'last_worker', old.worker) end
+if last_worker then redis.call('HSET', job, 'last_worker', last_worker) end
 redis.call('HSET', job, 'state', 'running', 'attempt', attempt, 'crashes', crashes, 'fence',
     fence, 'worker', me, 'started_ms', now)
 return answer(verdict())
