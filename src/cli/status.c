@@ -174,7 +174,7 @@ static void put_workers(dr_buf *out, dr_arena *mem, const dr_fleet *f,
                         const dr_screen *screen)
 {
     static const dr_column columns[] = {
-        { .head = "WORKER", .min = 8 },
+        { .head = "WORKER", .min = 12 },
         { .head = "STATE" },
         { .head = "MODELS", .min = 6, .rank = 1 },
         { .head = "JOB", .min = 8 },
@@ -184,7 +184,7 @@ static void put_workers(dr_buf *out, dr_arena *mem, const dr_fleet *f,
         { .head = "FAILED", .right = true },
         { .head = "SEEN", .right = true },
         { .head = "VERSION", .rank = 4 },
-        { .head = "DEVICE", .min = 8, .rank = 3 },
+        { .head = "DEVICE", .min = 14, .rank = 3 },
         { 0 },
     };
     dr_table t = { .mem = mem, .columns = columns };

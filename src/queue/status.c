@@ -78,7 +78,7 @@ static dr_status ask_worker(dr_queue *q, const char *name, dr_arena *mem,
 static int by_name(const void *a, const void *b)
 {
     const dr_worker_status *x = a, *y = b;
-    return strcmp(x->name, y->name);
+    return strverscmp(x->name, y->name); /* gpu2 before gpu10 */
 }
 
 static dr_status ask_workers(dr_queue *q, const dr_reply *names, dr_arena *mem,
