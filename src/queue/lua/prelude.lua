@@ -8,6 +8,10 @@ end
 -- Seconds that the state of a job is kept before it ends: longer than any ttl_ms, delay_ms.
 local job_ttl_s = 2678400
 
+-- An entry that was handed back (release.lua) stays pending, but idle for so long, longer than
+-- any lease: nobody has it.
+local released_ms = 2592000000
+
 -- The class of a stream, as P:paused and P:delayed name it: "normal".
 local function class_of(stream)
     return string.match(stream, '[^:]+$')
@@ -18,11 +22,13 @@ local function delayed_name(stream, entry)
     return class_of(stream) .. ':' .. entry
 end
 
--- Who holds an entry and how often it was delivered; nil: nobody.
+-- For whom an entry is pending, how often it was delivered, and whether it was handed back;
+-- nil: for nobody.
 local function holder(stream, group, entry)
     local pending = redis.pcall('XPENDING', stream, group, entry, entry, 1)
-    if pending.err or not pending[1] then return nil, 0 end
-    return pending[1][2], pending[1][4]
+    if pending.err or not pending[1] then return nil, 0, false end
+    local _, worker, idle, times = unpack(pending[1])
+    return worker, times, idle >= released_ms
 end
 
 -- The entry goes for good.

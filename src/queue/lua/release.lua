@@ -7,20 +7,18 @@
 -- 'ok' | 'already' | 'lost': not ours any more
 local stream, job, stats = unpack(KEYS)
 local group, me, entry, fence = unpack(ARGV)
-local idle_ms = 2592000000 -- longer than any lease
 local state, its_fence, worker = unpack(
     redis.call('HMGET', job, 'state', 'fence', 'worker'))
-local owner, times = holder(stream, group, entry)
+local owner, times, released = holder(stream, group, entry)
 if owner ~= me then return 'lost' end
+if released then return 'already' end
 if state and its_fence == fence then
-    if worker ~= me then return 'lost' end
-    if state == 'queued' then return 'already' end
-    if state ~= 'running' then return 'lost' end
+    if worker ~= me or state ~= 'running' then return 'lost' end
     redis.call('HSET', job, 'state', 'queued')
 elseif state == 'running' and tonumber(its_fence) > tonumber(fence) then
     return 'lost'
 end
-redis.call('XCLAIM', stream, group, me, 0, entry, 'IDLE', idle_ms, 'RETRYCOUNT',
+redis.call('XCLAIM', stream, group, me, 0, entry, 'IDLE', released_ms, 'RETRYCOUNT',
     math.max(0, times - 1), 'JUSTID')
 redis.call('HINCRBY', stats, 'released', 1)
 return 'ok'
