@@ -33,8 +33,10 @@ static double after_ms(int64_t ms)
 
 static ssize_t plain_step(ssize_t ret, ssize_t again)
 {
-    if (ret >= 0)
+    if (ret > 0)
         return ret;
+    if (!ret)
+        errno = 0; /* closed */
     return errno == EAGAIN || errno == EINTR ? again : DR_STEP_FAILED;
 }
 
@@ -52,14 +54,12 @@ static ssize_t receive_step(dr_link *l, void *p, size_t n)
     return plain_step(recv(l->fd, p, n, 0), DR_STEP_READ);
 }
 
-/* The error of a step that will not go on. */
-static dr_status step_error(dr_link *l, ssize_t step, dr_err *err)
+/* Right after a step failed: why. */
+static dr_status step_error(dr_link *l, dr_err *err)
 {
-    if (step == DR_STEP_CLOSED)
-        return dr_fail(err, DR_EIO, "the server closed the connection");
     if (l->session)
         return dr_session_why(l->session, err);
-    return dr_fail(err, DR_EIO, "%s", strerror(errno));
+    return dr_fail(err, DR_EIO, "%s", errno ? strerror(errno) : DR_STEP_CLOSED_TEXT);
 }
 
 /* Wait until the socket is ready for what step wants; false: end_s passed or a signal. */
@@ -162,8 +162,8 @@ static dr_status encrypt(dr_link *l, const dr_node *node, const dr_tls *tls,
     ssize_t step = 0;
     dr_status st = dr_session_new(&l->session, tls, l->fd, node->host, err);
     while (!st && (step = dr_session_handshake(l->session)) <= 0) {
-        if (step != DR_STEP_READ && step != DR_STEP_WRITE)
-            st = step_error(l, step, err);
+        if (step == DR_STEP_FAILED)
+            st = step_error(l, err);
         else if (!wait_ready(l->fd, step, end_s) && dr_now_s() >= end_s)
             st = dr_fail(err, DR_EIO,
                          "no TLS handshake within %lld ms; does this port speak TLS?",
@@ -210,8 +210,8 @@ dr_status dr_link_send(dr_link *l, const void *p, size_t n, int64_t timeout_ms, 
         if (step > 0) {
             sent += (size_t)step;
             end_s = after_ms(timeout_ms);
-        } else if (step != DR_STEP_READ && step != DR_STEP_WRITE) {
-            return step_error(l, step, err);
+        } else if (step == DR_STEP_FAILED) {
+            return step_error(l, err);
         } else if (!wait_ready(l->fd, step, end_s) && dr_now_s() >= end_s) {
             return dr_fail(err, DR_EIO, "%zu of %zu bytes not taken within %lld ms",
                            n - sent, n, (long long)timeout_ms);
@@ -230,8 +230,8 @@ dr_status dr_link_receive(dr_link *l, void *p, size_t room, size_t *n, double en
             *n = (size_t)step;
             return DR_OK;
         }
-        if (step != DR_STEP_READ && step != DR_STEP_WRITE)
-            return step_error(l, step, err);
+        if (step == DR_STEP_FAILED)
+            return step_error(l, err);
         if (!wait_ready(l->fd, step, end_s))
             return DR_OK;
     }

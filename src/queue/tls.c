@@ -22,8 +22,9 @@ struct dr_session {
     BIO_METHOD *method;
     int fd;
     char host[256];
+    bool asked, heard;     /* for our certificate; some bytes from the server */
     unsigned long failure; /* OpenSSL's code of the last failed step; 0: see errnum */
-    int errnum;
+    int errnum;            /* 0: closed */
 };
 
 /* --- settings --- */
@@ -183,6 +184,15 @@ static BIO *new_bio(dr_session *s)
 
 /* --- sessions --- */
 
+/* The server asks for our certificate. Whether it likes it is told after the handshake, by
+ * an alert or, when our first bytes cross it, just by a reset. */
+static int on_asked(SSL *ssl, void *ctx)
+{
+    (void)ssl;
+    ((dr_session *)ctx)->asked = true;
+    return 1;
+}
+
 /* The name to check and to ask for (SNI has no addresses). */
 static bool set_host(dr_session *s, bool verify)
 {
@@ -217,6 +227,7 @@ dr_status dr_session_new(dr_session **out, const dr_tls *t, int fd, const char *
     }
     SSL_set_bio(s->ssl, bio, bio);
     SSL_set_connect_state(s->ssl);
+    SSL_set_cert_cb(s->ssl, on_asked, s);
     *out = s;
 done:
     SSL_CTX_free(ctx);
@@ -256,11 +267,11 @@ static ssize_t after_step(dr_session *s, int ret)
     case SSL_ERROR_WANT_WRITE:
         return DR_STEP_WRITE;
     case SSL_ERROR_ZERO_RETURN:
-        return DR_STEP_CLOSED;
+        return DR_STEP_FAILED;
     }
     s->failure = ERR_peek_error();
     s->errnum = errnum;
-    return s->failure || errnum ? DR_STEP_FAILED : DR_STEP_CLOSED;
+    return DR_STEP_FAILED;
 }
 
 static int at_most(size_t n)
@@ -283,7 +294,9 @@ ssize_t dr_session_send(dr_session *s, const void *p, size_t n)
 ssize_t dr_session_receive(dr_session *s, void *p, size_t n)
 {
     before_step();
-    return after_step(s, SSL_read(s->ssl, p, at_most(n)));
+    ssize_t step = after_step(s, SSL_read(s->ssl, p, at_most(n)));
+    s->heard = s->heard || step > 0;
+    return step;
 }
 
 /* --- what went wrong --- */
@@ -339,8 +352,13 @@ static const char *find_advice(const advice *rows, size_t n, int code)
 dr_status dr_session_why(dr_session *s, dr_err *err)
 {
     long refusal = SSL_get_verify_result(s->ssl);
+    const char *end = s->errnum ? strerror(s->errnum) : DR_STEP_CLOSED_TEXT;
+    if (!s->failure && s->asked && !s->heard)
+        return dr_fail_field(err, DR_EINVAL, "redis.tls_cert",
+                             "%s; the server asks for a certificate: " OWN_CERTIFICATE,
+                             end);
     if (!s->failure)
-        return dr_fail(err, DR_EIO, "%s", strerror(s->errnum));
+        return dr_fail(err, DR_EIO, "%s", end);
     int reason = ERR_GET_REASON(s->failure);
     if (reason == SSL_R_CERTIFICATE_VERIFY_FAILED && refusal != X509_V_OK) {
         const char *remedy = find_advice(refusals, DR_COUNT(refusals), (int)refusal);

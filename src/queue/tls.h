@@ -27,11 +27,11 @@ void dr_tls_free(dr_tls *t); /* accepts NULL */
 
 /* What a step answers besides a number of bytes (> 0; of a handshake 1: done). */
 enum {
-    DR_STEP_CLOSED = 0, /* by the other side, orderly or not */
-    DR_STEP_FAILED = -1,
-    DR_STEP_READ = -2, /* again once the socket is readable */
-    DR_STEP_WRITE = -3 /* again once the socket is writable */
+    DR_STEP_FAILED = -1, /* or the other side closed */
+    DR_STEP_READ = -2,   /* again once the socket is readable */
+    DR_STEP_WRITE = -3   /* again once the socket is writable */
 };
+#define DR_STEP_CLOSED_TEXT "the server closed the connection"
 
 /* A session on a connected non-blocking socket, which stays the caller's. host is what the
  * certificate must name: a DNS name or an IP address. */

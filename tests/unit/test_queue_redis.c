@@ -142,44 +142,76 @@ static void silence_ends_after_the_timeout(void **state)
     }
 }
 
+#define CONNECTIONS 6
+#define ANSWERS     4
+
+/* What it says to each piece that comes, connection by connection, byte by byte; and what
+ * it heard, one letter each: the first of the command's name. */
 typedef struct {
     int fd;
-    const char *const *says; /* one a read; NULL: close */
+    char url[64], port[8];
+    const char *says[CONNECTIONS][ANSWERS];
+    char heard[64];
+    pthread_t thread;
 } script;
 
-/* Accept once; answer each piece that comes with the next text, byte by byte. */
-static void *serve(void *arg)
+static void serve_one(script *s, const char *const *says)
 {
-    const script *s = arg;
     char buf[1024];
     int fd = accept(s->fd, NULL, NULL);
-    for (int i = 0; s->says[i] && recv(fd, buf, sizeof buf, 0) > 0; i++)
-        for (const char *p = s->says[i]; *p && send(fd, p, 1, MSG_NOSIGNAL) == 1; p++)
+    for (ssize_t n; *says && (n = recv(fd, buf, sizeof buf - 1, 0)) > 0; says++) {
+        buf[n] = 0;
+        const char *name = strchr(buf, '$'); /* *1 $4 PING */
+        name = name ? strchr(name, '\n') : NULL;
+        snprintf(s->heard + strlen(s->heard), 2, "%c", name ? name[1] : '?');
+        for (const char *p = *says; *p && send(fd, p, 1, MSG_NOSIGNAL) == 1; p++)
             dr_sleep_ms(1);
+    }
     close(fd);
+}
+
+static void *serve(void *arg)
+{
+    script *s = arg;
+    for (int i = 0; i < CONNECTIONS && s->says[i][0]; i++)
+        serve_one(s, s->says[i]);
     return NULL;
 }
 
-static void *serve_six(void *arg)
+/* Listen first: answers may hold the port. */
+static void begin_script(script *s, const char *scheme)
 {
-    for (int i = 0; i < 6; i++)
-        serve(arg);
-    return NULL;
+    *s = (script){ 0 };
+    s->fd = listen_at(s->url, scheme);
+    snprintf(s->port, sizeof s->port, "%s", strrchr(s->url, ':') + 1);
+}
+
+static dr_redis *run_script(script *s)
+{
+    dr_err err = { 0 };
+    assert_int_equal(pthread_create(&s->thread, NULL, serve, s), 0);
+    return open_url(s->url, &err);
+}
+
+static void end_script(script *s, dr_redis *r)
+{
+    pthread_join(s->thread, NULL);
+    dr_redis_free(r);
+    close(s->fd);
 }
 
 static void replies_may_come_in_pieces(void **state)
 {
-    static const char *const says[] = { "*2\r\n$5\r\nhello\r\n:42\r\n", "-ERR no\r\n",
-                                        "-ERR max number of clients reached\r\n", NULL };
-    char url[64];
-    pthread_t thread;
+    script s;
     dr_err err = { 0 };
     dr_cmd c = { 0 };
     dr_reply *reply = NULL;
     (void)state;
-    script s = { listen_at(url, "redis://"), says };
-    assert_int_equal(pthread_create(&thread, NULL, serve, &s), 0);
-    dr_redis *r = open_url(url, &err);
+    begin_script(&s, "redis://");
+    s.says[0][0] = "*2\r\n$5\r\nhello\r\n:42\r\n";
+    s.says[0][1] = "-ERR no\r\n";
+    s.says[0][2] = "-ERR max number of clients reached\r\n";
+    dr_redis *r = run_script(&s);
     dr_cmd_str(&c, "PING");
     assert_int_equal(dr_redis_call(r, &c, 0, &reply, &err), DR_OK);
     assert_int_equal(dr_reply_count(reply), 2);
@@ -190,67 +222,115 @@ static void replies_may_come_in_pieces(void **state)
     assert_true(dr_redis_refused(&err) && dr_redis_says(&err, "ERR"));
     assert_int_equal(dr_redis_call(r, &c, 0, NULL, &err), DR_EIO); /* it will pass */
     assert_int_equal(dr_redis_connections(r), 1);
-    pthread_join(thread, NULL);
-    dr_redis_free(r);
-    close(s.fd);
+    end_script(&s, r);
 }
 
 static void closing_before_the_first_reply_hints_at_tls(void **state)
 {
-    static const char *const says[] = { NULL };
-    char url[64];
-    pthread_t thread;
+    script s;
     dr_err err = { 0 };
     dr_cmd c = { 0 };
     (void)state;
-    script s = { listen_at(url, "redis://"), says };
-    assert_int_equal(pthread_create(&thread, NULL, serve, &s), 0);
-    dr_redis *r = open_url(url, &err);
+    begin_script(&s, "redis://");
+    s.says[0][0] = "";
+    dr_redis *r = run_script(&s);
     dr_cmd_str(&c, "PING");
     assert_int_equal(dr_redis_call(r, &c, 0, NULL, &err), DR_EIO);
     assert_non_null(strstr(err.message, "/0: no reply yet (a TLS port needs rediss://): "));
-    pthread_join(thread, NULL);
-    dr_redis_free(r);
-    close(s.fd);
+    end_script(&s, r);
 }
 
 static void a_plain_port_is_no_tls_port(void **state)
 {
-    static const char *const says[] = { "-ERR unknown command\r\n", NULL };
-    char url[64];
-    pthread_t thread;
+    script s;
     dr_err err = { 0 };
     (void)state;
-    script s = { listen_at(url, "rediss://"), says };
-    assert_int_equal(pthread_create(&thread, NULL, serve, &s), 0);
-    dr_redis *r = open_url(url, &err);
+    begin_script(&s, "rediss://");
+    s.says[0][0] = "-ERR unknown command\r\n";
+    dr_redis *r = run_script(&s);
     assert_int_equal(dr_redis_connect(r, &err), DR_EINVAL);
     assert_non_null(strstr(err.message, "no TLS on this port: use redis://"));
-    pthread_join(thread, NULL);
-    dr_redis_free(r);
-    close(s.fd);
+    end_script(&s, r);
 }
 
 /* Nodes that each send us to the other are no way out. */
 static void redirections_end(void **state)
 {
-    char url[64], says[64];
-    const char *texts[] = { says, NULL };
-    pthread_t thread;
+    script s;
+    char moved[64];
     dr_err err = { 0 };
     dr_cmd c = { 0 };
     (void)state;
-    script s = { listen_at(url, "redis://"), texts };
-    snprintf(says, sizeof says, "-MOVED 1 :%s\r\n", strrchr(url, ':') + 1);
-    dr_redis *r = open_url(url, &err);
+    begin_script(&s, "redis://");
+    snprintf(moved, sizeof moved, "-MOVED 1 :%s\r\n", s.port);
+    for (int i = 0; i < 6; i++)
+        s.says[i][0] = moved;
+    dr_redis *r = run_script(&s);
     dr_cmd_words(&c, "GET", "x");
-    assert_int_equal(pthread_create(&thread, NULL, serve_six, &s), 0);
     assert_int_equal(dr_redis_call(r, &c, 0, NULL, &err), DR_EIO);
     assert_non_null(strstr(err.message, "led on after 5 redirections"));
-    pthread_join(thread, NULL);
     assert_int_equal(dr_redis_connections(r), 6);
-    dr_redis_free(r);
-    close(s.fd);
+    end_script(&s, r);
+    assert_string_equal(s.heard, "GGGGGG");
+}
+
+/* ASK is for this command only and needs a word before it; the next goes without. */
+static void ask_is_asked(void **state)
+{
+    script s;
+    char ask[64];
+    dr_err err = { 0 };
+    dr_cmd c = { 0 };
+    dr_reply *reply = NULL;
+    (void)state;
+    begin_script(&s, "redis://");
+    snprintf(ask, sizeof ask, "-ASK 1 127.0.0.1:%s\r\n", s.port);
+    s.says[0][0] = ask;
+    s.says[1][0] = "+OK\r\n";
+    s.says[1][1] = ":1\r\n";
+    s.says[1][2] = ":2\r\n";
+    dr_redis *r = run_script(&s);
+    dr_cmd_words(&c, "GET", "x");
+    for (int i = 1; i <= 2; i++) {
+        assert_int_equal(dr_redis_call(r, &c, 0, &reply, &err), DR_OK);
+        assert_int_equal(dr_reply_int(reply), i);
+        dr_reply_free(reply);
+    }
+    end_script(&s, r);
+    assert_string_equal(s.heard, "GAGG");
+}
+
+/* The Sentinels are asked at each connection; what they name must be a master, and a master
+ * that became a replica is left. The script plays Sentinel and node in turn. */
+static void sentinels_lead_to_masters_only(void **state)
+{
+    script s;
+    char here[64];
+    dr_err err = { 0 };
+    dr_cmd c = { 0 };
+    (void)state;
+    begin_script(&s, "redis+sentinel://");
+    snprintf(s.url + strlen(s.url), 16, "/main");
+    snprintf(here, sizeof here, "*2\r\n$9\r\n127.0.0.1\r\n$%zu\r\n%s\r\n", strlen(s.port),
+             s.port);
+    for (int i = 0; i < 6; i += 2)
+        s.says[i][0] = here;
+    s.says[1][0] = "*1\r\n$5\r\nslave\r\n";
+    s.says[3][0] = "*1\r\n$6\r\nmaster\r\n";
+    s.says[3][1] = "-READONLY You can't write against a read only replica.\r\n";
+    s.says[5][0] = "*1\r\n$6\r\nmaster\r\n";
+    s.says[5][1] = "+OK\r\n";
+    dr_redis *r = run_script(&s);
+    assert_string_equal(dr_redis_endpoint(r) + strlen(dr_redis_endpoint(r)) - 7, "/main/0");
+    dr_cmd_words(&c, "INCR", "x");
+    assert_int_equal(dr_redis_call(r, &c, 0, NULL, &err), DR_EIO);
+    assert_non_null(strstr(err.message, "the master of main, but it is a slave"));
+    assert_int_equal(dr_redis_call(r, &c, 0, NULL, &err), DR_EIO);
+    assert_true(dr_redis_says(&err, "READONLY"));
+    assert_int_equal(dr_redis_call(r, &c, 0, NULL, &err), DR_OK);
+    assert_int_equal(dr_redis_connections(r), 2);
+    end_script(&s, r);
+    assert_string_equal(s.heard, "SRSRISRI");
 }
 
 static void waiting_grows_to_five_seconds(void **state)
@@ -324,6 +404,8 @@ int main(void)
         cmocka_unit_test(closing_before_the_first_reply_hints_at_tls),
         cmocka_unit_test(a_plain_port_is_no_tls_port),
         cmocka_unit_test(redirections_end),
+        cmocka_unit_test(ask_is_asked),
+        cmocka_unit_test(sentinels_lead_to_masters_only),
         cmocka_unit_test(waiting_grows_to_five_seconds),
         cmocka_unit_test(commands_are_byte_strings),
         cmocka_unit_test(errors_are_told_apart),
