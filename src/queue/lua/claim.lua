@@ -37,15 +37,15 @@ end
 local function created(id) return tonumber(string.match(id, '^%d+')) end
 
 -- Among the pending entries that XPENDING with these arguments shows, the first that may be
--- taken. keep: its delivery is not another one.
-local function reclaim(class, min_idle, keep, ...)
+-- taken. keep: its delivery is not another one. most_idle: what was handed back has more.
+local function reclaim(class, min_idle, most_idle, keep, ...)
     local stream, from = KEYS[class], '-'
     while true do
         local found = redis.call('XPENDING', stream, group, 'IDLE', min_idle, from, '+',
             page, ...)
         for _, pending in ipairs(found) do
-            local id, _, _, times = unpack(pending)
-            if not leave[delayed_name(stream, id)] then
+            local id, _, idle, times = unpack(pending)
+            if idle < most_idle and not leave[delayed_name(stream, id)] then
                 local got = redis.call('XCLAIM', stream, group, me, min_idle, id,
                     'RETRYCOUNT', keep and times or times + 1)
                 if got[1] then
@@ -60,16 +60,20 @@ local function reclaim(class, min_idle, keep, ...)
     end
 end
 
+-- What was claimed before its class was paused goes on; what has to be started again waits.
 local function take_own()
+    local unheard = own == 'unheard'
     for class = 1, classes do
-        local got = own ~= 'none' and reclaim(class, 0, own == 'unheard', me)
+        local got = (unheard or own == 'left' and is_open(KEYS[class])) and
+            reclaim(class, 0, released_ms, unheard, me)
         if got then return got end
     end
 end
 
 local function take_stale()
     for class = 1, classes do
-        local got = lease > 0 and is_open(KEYS[class]) and reclaim(class, lease, false)
+        local got = lease > 0 and is_open(KEYS[class]) and
+            reclaim(class, lease, math.huge, false)
         if got then return got end
     end
 end
