@@ -158,6 +158,8 @@ for class = 1, classes do
         if info[i] == 'last-generated-id' then none[class + 1] = info[i + 1] end
     end
 end
-local due = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2]
-none[classes + 2] = due and math.max(0, tonumber(due) - now) or -1
+-- What is due now is not for us, or of a paused class: waiting for it would be no wait.
+local due = redis.call('ZRANGEBYSCORE', delayed, '(' .. now, '+inf', 'WITHSCORES', 'LIMIT',
+    0, 1)[2]
+none[classes + 2] = due and tonumber(due) - now or -1
 return none
