@@ -68,9 +68,28 @@ static bool digest_of(char out[32], const dr_batch *b, const dr_batch_job *j)
 {
     const dr_job *job = j->t->job;
     const dr_plan *p = &j->t->plan;
-    const int64_t whole[] = { job->task,  job->noise, job->clip_skip, p->width,
-                              p->height,  p->steps,   p->n,           (int64_t)p->seed,
-                              p->sampler, p->schedule };
+    const dr_schedule_config *c = &b->m->schedule;
+    const int64_t whole[] = {
+        job->task,
+        job->noise,
+        job->clip_skip,
+        p->width,
+        p->height,
+        p->steps,
+        p->n,
+        (int64_t)p->seed,
+        p->sampler,
+        p->schedule,
+        c->prediction,
+        c->spacing,
+        c->final_sigma,
+        c->set_alpha_to_one,
+        c->lower_order_final,
+        c->euler_at_final,
+        c->train_steps,
+        c->steps_offset,
+        c->solver_order,
+    };
     const double real[] = { p->cfg_scale, p->eta };
     dr_hash *h = dr_hash_new();
     if (!h)
@@ -213,6 +232,7 @@ void dr_checkpoint_find(dr_batch *b, dr_batch_job *j)
 {
     char text[128];
     const char *why = j->t->resume ? read_checkpoint(b, j) : NULL;
+    j->encoded = j->t->resume && !why; /* and its prompt's length was told before */
     if (!why)
         return;
     for (int64_t i = 0; i < j->t->plan.n; i++) {

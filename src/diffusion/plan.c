@@ -20,7 +20,8 @@ static dr_status check_size(const char *field, int64_t v, const dr_model *m, dr_
 
 /* --- memory --- */
 
-/* Run the first n rows of the group dry. DR_ENOMEM: they are too many, or too large. */
+/* Run the first n rows of the group dry: *err says how it went. DR_ENOMEM: they are too
+ * many, or too large. */
 static dr_status measure(dr_batch *b, int n, size_t *peak_bytes, dr_err *err)
 {
     dr_model *m = b->m;
@@ -28,10 +29,9 @@ static dr_status measure(dr_batch *b, int n, size_t *peak_bytes, dr_err *err)
     dr_run_reset(b->r, true);
     dr_group_run(b);
     *peak_bytes = b->r->peak_bytes;
-    if (b->r->err.code) {
-        *err = b->r->err;
+    *err = b->r->err;
+    if (err->code)
         return err->code;
-    }
     uint64_t have = m->dev ? dr_dev_describe(m->dev)->memory_bytes : UINT64_MAX;
     uint64_t need = (uint64_t)*peak_bytes + (m->dev ? dr_pool_bytes(m->pool) : 0);
     if (need <= have)
@@ -45,17 +45,21 @@ static dr_status measure(dr_batch *b, int n, size_t *peak_bytes, dr_err *err)
 dr_status dr_group_fit(dr_batch *b, size_t *peak_bytes, dr_err *err)
 {
     int fits = 0, too_many = b->n_rows;
-    dr_status st = measure(b, b->n_rows, peak_bytes, err);
-    if (st != DR_ENOMEM)
-        return st;
+    dr_err why = { 0 };
+    if (measure(b, b->n_rows, peak_bytes, &why) != DR_ENOMEM)
+        goto done;
     while (too_many - fits > 1) {
         int n = (fits + too_many) / 2;
-        st = measure(b, n, peak_bytes, err);
+        dr_status st = measure(b, n, peak_bytes, &why);
         if (st && st != DR_ENOMEM)
-            return st;
+            goto done;
         *(st ? &too_many : &fits) = n;
     }
-    return measure(b, fits ? fits : 1, peak_bytes, err);
+    measure(b, fits ? fits : 1, peak_bytes, &why);
+done:
+    if (why.code)
+        *err = why;
+    return why.code;
 }
 
 /* --- one job --- */

@@ -1,12 +1,8 @@
-#include "../lib/golden.h"
+#include "../lib/outcome.h"
 
-#include "base/buf.h"
 #include "base/file.h"
-#include "diffusion/pipeline.h"
 
-#include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* Whole runs against diffusers' StableDiffusionPipeline: latents after the loop, pictures,
@@ -15,21 +11,11 @@
 #define LIMIT     1e-4
 #define PSNR_MIN  40.0 /* dB, against diffusers */
 #define EQUAL_MIN 50.0 /* dB, a picture of a batch against the same alone */
-#define IMAGES    4
 
 typedef struct {
     golden *g;
     dr_model *model;
 } fixture;
-
-static dr_model *open_model(golden *g, const char *path)
-{
-    dr_model *m = NULL;
-    dr_err err = { 0 };
-    if (dr_model_open(&m, g->dev, path, &g->conf, NULL, NULL, &err))
-        fail_msg("%s: %s", path, err.message);
-    return m;
-}
 
 static int setup(void **state, const char *dir)
 {
@@ -37,7 +23,7 @@ static int setup(void **state, const char *dir)
     fixture *f = *state = dr_arena_alloc(g->mem, sizeof *f);
     golden_device(g);
     f->g = g;
-    f->model = open_model(g, dr_json_get_string(g->cases, "model", ""));
+    f->model = golden_model(g, dr_json_get_string(g->cases, "model", ""));
     return 0;
 }
 
@@ -61,83 +47,17 @@ static int teardown(void **state)
 
 /* --- running a job --- */
 
-/* What came out of a run. */
-typedef struct {
-    golden *g;
-    float *latents;
-    uint8_t *rgb[IMAGES];
-    uint64_t seed[IMAGES];
-    int64_t width, height;
-    int pictures;
-    int64_t stop_after; /* steps; 0: never */
-    dr_progress last;
-    bool fell;
-    int previews;
-} outcome;
-
-static size_t rgb_bytes(const outcome *o)
-{
-    return (size_t)(o->width * o->height * 3);
-}
-
-static void on_latents(void *ctx, const float *x, int64_t n, int64_t h, int64_t w,
-                       int64_t c)
-{
-    outcome *o = ctx;
-    size_t bytes = (size_t)(n * h * w * c) * sizeof *x;
-    o->latents = memcpy(dr_arena_alloc(o->g->mem, bytes), x, bytes);
-}
-
-static void on_image(void *ctx, int64_t index, uint64_t seed, const dr_picture *pic)
-{
-    outcome *o = ctx;
-    assert_int_equal(index, o->pictures);
-    assert_true(index < IMAGES);
-    o->width = pic->width;
-    o->height = pic->height;
-    o->seed[index] = seed;
-    o->rgb[index] = memcpy(dr_arena_alloc(o->g->mem, rgb_bytes(o)), pic->rgb, rgb_bytes(o));
-    o->pictures++;
-}
-
-static void on_progress(void *ctx, const dr_progress *p)
-{
-    outcome *o = ctx;
-    o->fell |= p->percent < o->last.percent;
-    o->last = *p;
-}
-
-static void on_preview(void *ctx, int64_t step, const dr_picture *pic)
-{
-    outcome *o = ctx;
-    assert_true(step > 0 && pic->width > 0 && pic->height > 0);
-    o->previews++;
-}
-
-static dr_stop is_stopped(void *ctx)
-{
-    outcome *o = ctx;
-    return o->stop_after && o->last.step >= o->stop_after ? DR_STOP : DR_GO_ON;
-}
-
 static dr_status try_run(dr_model *m, const dr_job *job, outcome *o, dr_err *err)
 {
     dr_plan plan;
     dr_run_stats stats;
-    const dr_observer obs = { .ctx = o,
-                              .stopped = is_stopped,
-                              .progress = on_progress,
-                              .preview = on_preview,
-                              .image = on_image,
-                              .latents = on_latents };
+    const dr_observer obs = outcome_observer(o);
     dr_status st = dr_plan_make(&plan, m, job, err);
-    if (st || (st = dr_pipeline_run(m, job, &plan, &obs, &stats, err)))
+    if (st)
         return st;
-    assert_int_equal(stats.loop_allocations, 0);
-    assert_int_equal(o->pictures, job->n);
-    assert_false(o->fell);
-    assert_true(o->last.percent == 100);
-    return DR_OK;
+    st = dr_pipeline_run(m, job, &plan, &obs, &stats, err);
+    outcome_check(o, job, &stats, st);
+    return st;
 }
 
 static outcome run(golden *g, dr_model *m, const dr_job *job)
@@ -150,33 +70,10 @@ static outcome run(golden *g, dr_model *m, const dr_job *job)
     return o;
 }
 
-/* A job as the fixtures' cases describe it. */
-static dr_job job_of(const dr_json *item)
-{
-    dr_job job = { .id = "golden",
-                   .prompt = dr_json_get_string(item, "prompt", ""),
-                   .negative_prompt = dr_json_get_string(item, "negative_prompt", ""),
-                   .width = (int64_t)dr_json_get_number(item, "width", 0),
-                   .height = (int64_t)dr_json_get_number(item, "height", 0),
-                   .steps = (int64_t)dr_json_get_number(item, "steps", 0),
-                   .cfg_scale = dr_json_get_number(item, "cfg", NAN),
-                   .eta = dr_json_get_number(item, "eta", 0),
-                   .seed = strtoull(dr_json_get_string(item, "seed", "0"), NULL, 10),
-                   .n = 1,
-                   .noise = DR_NOISE_TORCH };
-    const char *sampler = dr_json_get_string(item, "sampler", "");
-    const char *schedule = dr_json_get_string(item, "schedule", "");
-    while (strcmp(dr_sampler_name(job.sampler), sampler) != 0)
-        assert_true(++job.sampler < DR_SAMPLERS);
-    while (strcmp(dr_schedule_name(job.schedule), schedule) != 0)
-        assert_true(++job.schedule < DR_SCHEDULES);
-    return job;
-}
-
 /* A short job with the default noise. */
 static dr_job small_job(fixture *f)
 {
-    dr_job job = job_of(dr_json_first(dr_json_get(f->g->cases, "images")));
+    dr_job job = golden_job(dr_json_first(dr_json_get(f->g->cases, "images")));
     job.noise = DR_NOISE_PHILOX;
     job.steps = 4;
     job.seed = 7;
@@ -203,7 +100,7 @@ static dr_model *open_with(golden *g, const char *scheduler)
     assert_int_equal(dr_path_join(to, dir, "scheduler", NULL), DR_OK);
     assert_int_equal(dr_mkdirs(to, NULL), DR_OK);
     copy_file(scheduler, to, "scheduler_config.json");
-    dr_model *m = open_model(g, dir);
+    dr_model *m = golden_model(g, dir);
     golden_remove_model(dir);
     return m;
 }
@@ -219,7 +116,7 @@ static void latents_equal_diffusers(void **state)
     for (item = dr_json_first(list); item; item = dr_json_next(item)) {
         const char *file = dr_json_get_string(item, "scheduler", "");
         const char *name = dr_json_get_string(item, "latents", "");
-        dr_job job = job_of(item);
+        dr_job job = golden_job(item);
         if (!scheduler || strcmp(file, scheduler) != 0) {
             dr_model_close(m);
             m = open_with(g, scheduler = file);
@@ -238,13 +135,13 @@ static void pictures_equal_diffusers(void **state)
     fixture *f = *state;
     const dr_json *list = dr_json_get(f->g->cases, "images"), *item;
     for (item = dr_json_first(list); item; item = dr_json_next(item)) {
-        dr_job job = job_of(item);
+        dr_job job = golden_job(item);
         const char *name = dr_json_get_string(item, "rgb", "");
         const dr_weight *want = golden_raw(f->g, name);
         outcome o = run(f->g, f->model, &job);
         assert_int_equal(o.height, want->dim[0]);
         assert_int_equal(o.width, want->dim[1]);
-        double psnr = golden_psnr(o.rgb[0], want->data, rgb_bytes(&o));
+        double psnr = golden_psnr(o.rgb[0], want->data, outcome_bytes(&o));
         print_message("%s: PSNR %.1f dB\n", name, psnr);
         assert_true(psnr >= PSNR_MIN);
     }
@@ -262,8 +159,8 @@ static void same_job_same_bytes(void **state)
     other.n = 2;
     other.negative_prompt = "something else";
     outcome c = run(f->g, f->model, &other), b = run(f->g, f->model, &job);
-    assert_memory_equal(a.rgb[0], b.rgb[0], rgb_bytes(&a));
-    assert_true(golden_psnr(a.rgb[0], c.rgb[0], rgb_bytes(&a)) < EQUAL_MIN);
+    assert_memory_equal(a.rgb[0], b.rgb[0], outcome_bytes(&a));
+    assert_true(golden_psnr(a.rgb[0], c.rgb[0], outcome_bytes(&a)) < EQUAL_MIN);
 }
 
 static void seed_changes_the_picture(void **state)
@@ -276,7 +173,7 @@ static void seed_changes_the_picture(void **state)
     job = small_job(f);
     job.noise = DR_NOISE_TORCH;
     outcome c = run(f->g, f->model, &job);
-    size_t count = rgb_bytes(&a);
+    size_t count = outcome_bytes(&a);
     assert_true(golden_psnr(a.rgb[0], b.rgb[0], count) < EQUAL_MIN);
     assert_true(golden_psnr(a.rgb[0], c.rgb[0], count) < EQUAL_MIN);
 }
@@ -306,7 +203,7 @@ static void batch_equals_single_runs(void **state)
         for (int k = 0; k < 2; k++, job.seed++) {
             outcome one = run(f->g, f->model, &job);
             assert_int_equal(both.seed[k], job.seed);
-            double psnr = golden_psnr(both.rgb[k], one.rgb[0], rgb_bytes(&one));
+            double psnr = golden_psnr(both.rgb[k], one.rgb[0], outcome_bytes(&one));
             if (!(psnr >= EQUAL_MIN))
                 fail_msg("way %zu, image %d: PSNR %.1f dB", i, k, psnr);
         }
@@ -321,10 +218,10 @@ static void guidance_changes_the_picture(void **state)
     outcome with = run(f->g, f->model, &job);
     job.cfg_scale = 1;
     outcome without = run(f->g, f->model, &job);
-    assert_true(golden_psnr(with.rgb[0], without.rgb[0], rgb_bytes(&with)) < EQUAL_MIN);
+    assert_true(golden_psnr(with.rgb[0], without.rgb[0], outcome_bytes(&with)) < EQUAL_MIN);
     job.negative_prompt = "is not read then";
     outcome still = run(f->g, f->model, &job);
-    assert_memory_equal(still.rgb[0], without.rgb[0], rgb_bytes(&with));
+    assert_memory_equal(still.rgb[0], without.rgb[0], outcome_bytes(&with));
 }
 
 /* --- what a run tells --- */
@@ -338,7 +235,7 @@ static void previews_come_and_change_nothing(void **state)
     outcome shown = run(f->g, f->model, &job);
     assert_int_equal(plain.previews, 0);
     assert_int_equal(shown.previews, job.steps - 1); /* the last step is the picture */
-    assert_memory_equal(plain.rgb[0], shown.rgb[0], rgb_bytes(&plain));
+    assert_memory_equal(plain.rgb[0], shown.rgb[0], outcome_bytes(&plain));
 }
 
 static void stops_within_one_step(void **state)
@@ -389,7 +286,7 @@ static dr_model *open_spoiled(golden *g, const char *component, const char *tens
     assert_int_equal(dr_mkdirs(to, NULL), DR_OK);
     spoil(from, to, tensor);
     copy_file(config, to, "config.json");
-    dr_model *m = open_model(g, dir);
+    dr_model *m = golden_model(g, dir);
     golden_remove_model(dir);
     return m;
 }
