@@ -22,11 +22,14 @@ if holder(stream, group, entry) ~= me then return { 'lost' } end
 
 local old = {}
 local names = { 'state', 'fence', 'stream', 'entry', 'attempt', 'seq', 'created_ms', 'due_ms',
-    'crash_base', 'failures', 'seed', 'cancel', 'worker',
-    'last_worker' }
+    'started_ms', 'crash_base', 'failures', 'seed', 'cancel', 'worker', 'last_worker' }
 for i, value in ipairs(redis.call('HMGET', job, unpack(names))) do old[names[i]] = value end
 local attempt, seq = tonumber(old.attempt or 0), tonumber(old.seq or 0)
-local last_worker = old.fence == fence and old.last_worker or old.worker
+-- Asked again because the reply was lost.
+local again = old.fence == fence and old.worker == me and old.entry == entry and
+    old.state == 'running'
+local started, last_worker = now, old.worker
+if again then started, last_worker = tonumber(old.started_ms), old.last_worker end
 local created = tonumber(old.created_ms or string.match(entry, '^%d+'))
 crashes = crashes + tonumber(old.crash_base or 0)
 
@@ -40,14 +43,11 @@ local function verdict()
     if key ~= '' and redis.call('GET', unique) ~= id then return 'duplicate' end
     -- Counted from when it might have begun, and only until it did.
     local since = math.max(created, tonumber(old.due_ms or 0))
-    if ttl > 0 and attempt == 1 and now > since + ttl then return 'expired' end
+    if ttl > 0 and attempt == 1 and started > since + ttl then return 'expired' end
     return 'run'
 end
 
--- Asked again because the reply was lost.
-if old.fence == fence and old.entry == entry and old.state == 'running' then
-    return answer(verdict())
-end
+if again then return answer(verdict()) end
 
 local function stands_elsewhere()
     if not old.entry or (old.entry == entry and old.stream == stream) then return false end
@@ -85,5 +85,5 @@ if key ~= '' then
 end
 if last_worker then redis.call('HSET', job, 'last_worker', last_worker) end
 redis.call('HSET', job, 'state', 'running', 'attempt', attempt, 'crashes', crashes, 'fence',
-    fence, 'worker', me, 'started_ms', now)
+    fence, 'worker', me, 'started_ms', started)
 return answer(verdict())
