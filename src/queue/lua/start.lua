@@ -10,7 +10,7 @@
 -- unique key, worker that had it before}
 -- word: 'run' · 'canceled' | 'expired' | 'duplicate': ours, to be ended so · 'delayed': put
 -- off, not ours any more · 'already': the id has ended, or another entry with it is there:
--- this entry is gone · 'lost': somebody else has claimed the entry
+-- this entry is gone · 'lost': somebody else has claimed the entry, or it was handed back
 local group, me, class, entry, fence, crashes, id, ttl, delay, seed, key = unpack(ARGV)
 local classes = #KEYS - 3
 local stream = KEYS[tonumber(class)]
@@ -18,7 +18,8 @@ local delayed, unique, job = KEYS[classes + 1], KEYS[classes + 2], KEYS[classes 
 local now = now_ms()
 ttl, delay, crashes = tonumber(ttl), tonumber(delay), tonumber(crashes)
 
-if holder(stream, group, entry) ~= me then return { 'lost' } end
+local owner, _, released = holder(stream, group, entry)
+if owner ~= me or released then return { 'lost' } end
 
 local old = {}
 local names = { 'state', 'fence', 'stream', 'entry', 'attempt', 'seq', 'created_ms', 'due_ms',
