@@ -520,6 +520,130 @@ def test_dead_drop(server):
     assert server.client.xlen(f"{P}:dead") == 0
 
 
+# --- with workers ---
+
+LONG = dict(prompt=PROMPT, width=64, height=64, steps=1000)
+SHORT = dict(prompt=PROMPT, width=64, height=64, steps=2)
+
+
+def test_cancel_a_running_job(lab):
+    server = lab.redis()
+    lab.worker(server, name="w1").ready()
+    name = server.submit(id="long", meta='{"user":7}', **LONG)
+    until(lambda: server.is_running(name))
+    waiting = server.submit(**SHORT)
+    done = call(server, "cancel", name)
+    assert done.stdout == "long: with worker w1, which was asked to stop\n"
+    rung = time.monotonic()
+    end = server.end(name)
+    assert time.monotonic() - rung < 3 * SLOW       # not at the next renewal
+    assert end["event"] == "canceled" and end["meta"] == {"user": 7}
+    assert server.end(waiting)["event"] == "succeeded"
+    assert call(server, "cancel", name).stdout == "long: has ended before: canceled\n"
+    assert server.waiting() == 0
+
+
+def test_cancel_by_hand(lab):
+    """As contrib/queue.md says: one hash field, with or without the doorbell."""
+    server = lab.redis()
+    lab.worker(server, lease_ms=2000).ready()
+    running = server.submit(**LONG)
+    queued = server.submit(id="later", **SHORT)
+    server.client.hset(f"{P}:job:{queued}", "cancel", "1")
+    until(lambda: server.is_running(running))
+    server.client.hset(f"{P}:job:{running}", "cancel", "1")
+    assert server.end(running)["event"] == "canceled"
+    assert server.end(queued)["event"] == "canceled"
+    assert server.types(queued) == ["canceled"]     # it never started
+
+
+def test_cancel_before_it_comes(lab):
+    server = lab.redis()
+    assert call(server, "cancel", "soon").returncode == 66
+    lab.worker(server).ready()
+    server.submit(id="soon", **SHORT)
+    assert server.end("soon")["event"] == "canceled"
+
+
+def test_cancel_a_job_that_was_put_off(lab):
+    server = lab.redis()
+    lab.worker(server).ready()
+    name = send(server, "--delay", 600000)
+    until(lambda: server.client.zcard(f"{P}:delayed"))
+    told = json.loads(call(server, "status", "--json").stdout)["classes"]["normal"]
+    assert (told["waiting"], told["delayed"], told["running"]) == (0, 1, 0)
+    assert call(server, "cancel", name).stdout == f"{name}: canceled\n"
+    assert server.client.zcard(f"{P}:delayed") == 0 and server.waiting() == 0
+    assert server.end(name)["event"] == "canceled"
+
+
+def test_pause_holds_jobs_back(lab):
+    server = lab.redis()
+    lab.worker(server).ready()
+    running = server.submit(**LONG | {"steps": 200})
+    until(lambda: server.is_running(running))
+    call(server, "pause", "normal")
+    held = server.submit(id="held", **SHORT)
+    other = server.submit(queue="high", id="other", **SHORT)
+    assert server.end(running)["event"] == "succeeded"
+    assert server.end(other)["event"] == "succeeded"
+    assert server.types(held) == []
+    told = json.loads(call(server, "status", "--json").stdout)["classes"]["normal"]
+    assert told["paused"] and told["waiting"] == 1
+    call(server, "resume", "all")
+    assert server.end(held)["event"] == "succeeded"
+
+
+def test_drain_lets_a_worker_finish(lab):
+    server = lab.redis()
+    first, second = lab.worker(server, name="w1").ready(), lab.worker(server, name="w2")
+    running = server.submit(**LONG | {"steps": 150})
+    until(lambda: server.is_running(running))
+    done = call(server, "drain", "w1", "--wait", "--timeout", 60)
+    assert (done.returncode, done.stdout) == (0, "w1: draining\nw1: has left\n")
+    assert first.wait() == 0
+    assert server.end(running)["event"] == "succeeded"
+    second.ready()
+    assert server.end(server.submit(**SHORT))["worker"] == "w2"
+    names = [w["name"] for w in
+             json.loads(call(server, "status", "--json").stdout)["workers"]]
+    assert names == ["w2"]
+
+
+def test_status_of_a_worker_at_work(lab):
+    server = lab.redis()
+    lab.worker(server, name="w1", lease_ms=1000).ready()
+    name = server.submit(**LONG)
+
+    def at_work():
+        told = json.loads(call(server, "status", "--json").stdout)
+        [worker] = told["workers"]
+        return worker if worker["state"] == "busy" and worker["s_step"] else None
+    worker = until(at_work)
+    assert worker["jobs"] == [name]
+    step, steps = map(int, worker["step"].split("/"))
+    assert 0 < step <= steps == 1000
+    assert 0 < worker["s_step"] < 10
+    assert worker["resident"] and worker["resident"][0] in worker["models"]
+    assert worker["device"] and worker["version"] and worker["pid"] > 1
+    table = call(server, "status").stdout
+    assert re.search(r"^normal +0 +0 +1 +- +open$", table, re.M)
+    assert re.search(rf"^w1 +busy +.*{name} ", table, re.M)
+    call(server, "cancel", name)
+    server.end(name)
+    until(lambda: json.loads(call(server, "status", "--json").stdout)["stats"]["canceled"])
+
+
+def test_a_dead_job_succeeds_in_its_second_life(lab):
+    server = lab.redis()
+    entry = bury(server, "j1", **{k: str(v) for k, v in SHORT.items()})
+    assert call(server, "dead", "retry", entry).returncode == 0
+    lab.worker(server).ready()
+    end = server.end("j1")
+    assert end["event"] == "succeeded"
+    assert [e for e in server.events("j1") if e["event"] == "started"][0]["attempt"] == 1
+
+
 # --- mistakes ---
 
 @pytest.mark.parametrize("arguments", [
