@@ -7,10 +7,11 @@
 #include <stddef.h>
 #include <sys/types.h>
 
-/* The one door to OpenSSL. Debian 12's hiredis (0.14) cannot speak TLS and the next one's
- * TLS hangs on that library's own blocking socket calls, so the bytes go through OpenSSL on
- * our own socket, and hiredis only writes and reads the protocol in memory: one path for
- * plain and encrypted connections (link.c), with our own deadlines. */
+/* The one door to OpenSSL. Debian 12's hiredis (0.14) has no TLS, and hiredis_ssl of the
+ * later ones is tied to a context that blocks in its own socket calls. So the bytes go
+ * through OpenSSL on our own socket (link.c) and hiredis only writes and reads the protocol
+ * in memory: one path for plain and encrypted connections, with any hiredis, and with
+ * deadlines that hold in handshakes too. */
 typedef struct dr_tls dr_tls;         /* settings, shared by connections */
 typedef struct dr_session dr_session; /* one encrypted connection */
 

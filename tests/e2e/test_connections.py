@@ -2,7 +2,6 @@
 Real servers, certificates made by `openssl`."""
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
@@ -23,7 +22,7 @@ KEYS = "~{darkroom}:* &{darkroom}:* -@all"
 WORKER_MAY = """evalsha script|load info time get set del incr expire pexpire publish
     hget hset hmget hincrby smembers sismember
     zadd zrem zcard zscore zrange zrangebyscore zrevrange zremrangebyscore
-    xadd xack xdel xlen xread xreadgroup xrange xclaim xpending
+    xadd xack xdel xlen xread xreadgroup xrange xclaim xpending subscribe
     xgroup|create xgroup|setid xgroup|delconsumer xinfo|groups xinfo|stream xinfo|consumers"""
 CLIENT_MAY = """evalsha script|load time get set exists expire publish hset hexists
     xadd xack xdel xread xrange xpending xinfo|groups subscribe"""
@@ -235,13 +234,15 @@ def test_narrow_users_are_enough(servers, lab, tmp_path):
     server = servers(Server())
     server.client.acl_setuser("admin", enabled=True, nopass=True, keys="*", channels="*",
                               categories=["+@all"])
-    for name, may in (("worker", WORKER_MAY), ("client", CLIENT_MAY)):
+    for name, may in (("worker", WORKER_MAY), ("client", CLIENT_MAY),
+                      ("operator", OPERATOR_MAY)):
         server.client.execute_command("ACL", "SETUSER", name, "on", f">{SECRET}", *rule(may))
     server.client.execute_command("ACL", "SETUSER", "default", "off")
     server.client = redis_py.Redis(unix_socket_path=str(server.socket), username="admin")
-    url = server.url.replace("//", f"//client:{quote(SECRET, safe='')}@")
-    server.url = server.url.replace("//", f"//worker:{quote(SECRET, safe='')}@")
-    worker = lab.worker(server, "--set", "output.preview_every=1").ready()
+    url, operator, server.url = (
+        server.url.replace("//", f"//{name}:{quote(SECRET, safe='')}@")
+        for name in ("client", "operator", "worker"))
+    worker = lab.worker(server, "--set", "output.preview_every=1", name="one").ready()
     watch = subprocess.Popen([str(PROGRAM), "watch", "--redis", url, "--json"],
                              stdout=subprocess.PIPE, text=True)
     until(lambda: server.client.pubsub_numsub(f"{P}:progress")[0][1])
@@ -250,8 +251,13 @@ def test_narrow_users_are_enough(servers, lab, tmp_path):
     assert any('"succeeded"' in line for line in watch.stdout)
     watch.kill()
     watch.wait()
-    worker.signal(signal.SIGTERM)
-    assert worker.wait() == 0, worker.log
+    assert submit(operator, "--field", "delay_ms=60000", "--field", "id=late").returncode == 0
+    for words in (("pause", "low"), ("resume", "low"), ("status",), ("cancel", "late"),
+                  ("drain", "one"), ("dead", "list"), ("dead", "retry", "--all"),
+                  ("dead", "drop", "--all")):
+        done = darkroom(*words, "--redis", operator)
+        assert done.returncode == 0, (words, done.stderr)
+    assert worker.wait() == 0, worker.log      # drained
     assert server.client.acl_log() == []
     assert SECRET not in worker.log and quote(SECRET, safe="") not in worker.log
 
