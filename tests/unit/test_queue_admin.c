@@ -717,6 +717,27 @@ static void status_counts_what_there_is(void **state)
     dr_arena_free(mem);
 }
 
+static void a_job_that_was_handed_back_waits(void **state)
+{
+    fixture *f = *state;
+    dr_err err = { 0 };
+    dr_answer answer;
+    dr_claim c;
+    dr_arena *mem = dr_arena_new();
+    long long then = (long long)dr_wall_ms() - 7000;
+    server_askf(&f->s, "XADD {darkroom}:q:low %lld-0 prompt x", then);
+    server_askf(&f->s, "XADD {darkroom}:q:low %lld-0 prompt x", then + 4000);
+    assert_true(claim(f, &c, NULL));
+    assert_int_equal(start(f, &c), DR_ANSWER_OK);
+    assert_int_equal(dr_queue_release(f->worker, &c.hold, &answer, &err), DR_OK);
+    dr_fleet s = look(f, mem);
+    assert_int_equal(s.classes[DR_PRIORITY_LOW].waiting, 2);
+    assert_int_equal(s.classes[DR_PRIORITY_LOW].running, 0);
+    assert_in_range(s.classes[DR_PRIORITY_LOW].oldest_ms, 6900, 9000);
+    dr_claim_free(&c);
+    dr_arena_free(mem);
+}
+
 static void many_delayed_jobs_are_shared_out(void **state)
 {
     fixture *f = *state;
@@ -789,6 +810,7 @@ int main(void)
         T(dead_letters_are_paged_and_dropped),
         T(an_empty_redis_has_a_status),
         T(status_counts_what_there_is),
+        T(a_job_that_was_handed_back_waits),
         T(many_delayed_jobs_are_shared_out),
         T(workers_say_what_they_do),
     };

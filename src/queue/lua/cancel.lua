@@ -11,7 +11,6 @@
 local stream, job, events, delayed, stats, checkpoint, unique = unpack(KEYS)
 local group, id, entry, seq, ttl, maxlen, text, channel, all, bell = unpack(ARGV)
 local mark_s = 3600
-local released_ms = 2592000000 -- handed back (release.lua): nobody has it
 
 local state, its_stream, its_entry, its_seq, worker = unpack(
     redis.call('HMGET', job, 'state', 'stream', 'entry', 'seq', 'worker'))
@@ -34,8 +33,8 @@ if entry == '' then return state and { 'again' } or mark('unknown') end
 if its_entry and (its_entry ~= entry or its_stream ~= stream) then return { 'again' } end
 if its_seq ~= tonumber(seq) then return { 'again' } end
 
-local pending = redis.pcall('XPENDING', stream, group, entry, entry, 1)[1]
-if pending and pending[3] < released_ms then return mark('asked', pending[2]) end
+local owner, _, released = holder(stream, group, entry)
+if owner and not released then return mark('asked', owner) end
 if not state and not redis.call('XRANGE', stream, entry, entry)[1] then return { 'again' } end
 
 drop(stream, group, entry)

@@ -8,7 +8,7 @@
 local group, most_names = ARGV[1], tonumber(ARGV[2])
 local classes = #KEYS - 5
 local delayed, paused, dead, workers, stats = unpack(KEYS, classes + 1)
-local most_delayed, most_looked_at = 10000, 16
+local most_delayed, most_released, most_looked_at = 10000, 1000, 16
 local now = now_ms()
 
 -- Of each class. Above the limit the later ones are taken to be split like the first.
@@ -35,15 +35,25 @@ local function group_of(stream)
     return 0, '0-0'
 end
 
+-- Those that were handed back: pending, but with nobody.
+local function released(stream, pending)
+    if pending == 0 then return {} end
+    return redis.call('XPENDING', stream, group, 'IDLE', released_ms, '-', '+', most_released)
+end
+
+local function age(entry)
+    return math.max(0, now - tonumber(string.match(entry, '^%d+')))
+end
+
 -- The first entry that the group has not read and that waits.
-local function oldest(stream, last)
+local function oldest_unread(stream, last)
     for _ = 1, most_looked_at do
         local row = redis.call('XRANGE', stream, '(' .. last, '+', 'COUNT', 1)[1]
         if not row then return -1 end
         last = row[1]
         if not holder(stream, group, last) and
             not redis.call('ZSCORE', delayed, delayed_name(stream, last)) then
-            return math.max(0, now - tonumber(string.match(last, '^%d+')))
+            return age(last)
         end
     end
     return -1
@@ -53,10 +63,13 @@ local delays, rows = count_delayed(), {}
 for class = 1, classes do
     local stream = KEYS[class]
     local name = class_of(stream)
-    local running, last = group_of(stream)
-    local put_off = delays[name] or 0
+    local pending, last = group_of(stream)
+    local back = released(stream, pending)
+    local running, put_off = pending - #back, delays[name] or 0
     local waiting = math.max(0, redis.call('XLEN', stream) - running - put_off)
-    rows[class] = { waiting, put_off, running, waiting > 0 and oldest(stream, last) or -1,
+    local oldest = waiting > #back and oldest_unread(stream, last) or -1
+    if back[1] then oldest = math.max(oldest, age(back[1][1])) end
+    rows[class] = { waiting, put_off, running, oldest,
         redis.call('SISMEMBER', paused, name) }
 end
 return { now, rows, redis.call('XLEN', dead),
