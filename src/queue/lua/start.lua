@@ -41,7 +41,10 @@ end
 
 local function verdict()
     if old.cancel == '1' then return 'canceled' end
-    if key ~= '' and redis.call('GET', unique) ~= id then return 'duplicate' end
+    if key ~= '' then
+        redis.call('SET', unique, id, 'NX', 'EX', job_ttl_s)
+        if redis.call('GET', unique) ~= id then return 'duplicate' end
+    end
     -- Counted from when it might have begun, and only until it did.
     local since = math.max(created, tonumber(old.due_ms or 0))
     if ttl > 0 and attempt == 1 and started > since + ttl then return 'expired' end
@@ -80,10 +83,7 @@ if delay > 0 and not old.due_ms and attempt == 0 and old.cancel ~= '1' and
 end
 
 attempt = attempt + 1
-if key ~= '' then
-    redis.call('SET', unique, id, 'NX', 'EX', job_ttl_s)
-    redis.call('HSET', job, 'unique', key)
-end
+if key ~= '' then redis.call('HSET', job, 'unique', key) end
 if last_worker then redis.call('HSET', job, 'last_worker', last_worker) end
 redis.call('HSET', job, 'state', 'running', 'attempt', attempt, 'crashes', crashes, 'fence',
     fence, 'worker', me, 'started_ms', started)
