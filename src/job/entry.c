@@ -20,8 +20,8 @@ void dr_entry_close(dr_entry_reader *r)
     *r = (dr_entry_reader){ 0 };
 }
 
-const dr_job *dr_entry_decode(dr_entry_reader *r, const char *entry, const dr_reply *fields,
-                              const char *prefix)
+const dr_job *dr_entry_decode(dr_entry_reader *r, const char *own_id,
+                              const dr_reply *fields, const char *prefix)
 {
     const dr_job_defaults defaults = { 0 };
     size_t n = dr_reply_count(fields) / 2, cut = strlen(prefix);
@@ -39,7 +39,7 @@ const dr_job *dr_entry_decode(dr_entry_reader *r, const char *entry, const dr_re
     }
     if (!list)
         return NULL;
-    dr_status wrong = dr_job_decode(&job, r->mem, entry, list, count, &defaults, NULL);
+    dr_status wrong = dr_job_decode(&job, r->mem, own_id, list, count, &defaults, NULL);
     (void)wrong; /* a job that is wrong still has its id */
     return job;
 }
@@ -55,11 +55,11 @@ const dr_buf *dr_entry_form(dr_entry_reader *r, const dr_job *job)
 }
 
 /* Of dr_cancel_reader. */
-static bool read(void *ctx, const char *id, const char *entry, const dr_reply *fields,
+static bool read(void *ctx, const char *id, const char *own_id, const dr_reply *fields,
                  int64_t seq, const char **text, size_t *n, const char **unique)
 {
     dr_entry_reader *r = ctx;
-    const dr_job *job = fields ? dr_entry_decode(r, entry, fields, "") : NULL;
+    const dr_job *job = fields ? dr_entry_decode(r, own_id, fields, "") : NULL;
     if (fields && (!job || strcmp(job->id, id) != 0))
         return false;
     const dr_event_head head = { .id = id,

@@ -18,8 +18,8 @@ void dr_entry_close(dr_entry_reader *r); /* accepts {0} */
 /* The job of these fields (an array: name, value, …) whose names begin with prefix; others
  * are left out. What is wrong with it does not matter here, as long as its id can be read;
  * NULL when memory is out. Lives until the next call. */
-const dr_job *dr_entry_decode(dr_entry_reader *r, const char *entry, const dr_reply *fields,
-                              const char *prefix);
+const dr_job *dr_entry_decode(dr_entry_reader *r, const char *own_id,
+                              const dr_reply *fields, const char *prefix);
 
 /* An event of the job as it wants its events: fill in r->text, then take this. */
 const dr_buf *dr_entry_form(dr_entry_reader *r, const dr_job *job);

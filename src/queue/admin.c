@@ -70,7 +70,9 @@ static bool is_here(const search *s, const dr_reply *row, dr_priority class, pla
 {
     const dr_reply *fields = row ? dr_reply_at(row, 1) : NULL;
     const char *entry = row ? word_at(row, 0) : p->entry;
-    if (!s->reader->read(s->reader->ctx, s->id, entry, fields, p->seq + 1, &p->text, &p->n,
+    char own_id[DR_ENTRY_NAME_MAX];
+    dr_entry_job_id(own_id, class, entry);
+    if (!s->reader->read(s->reader->ctx, s->id, own_id, fields, p->seq + 1, &p->text, &p->n,
                          &p->unique))
         return false;
     p->class = class;
@@ -107,17 +109,32 @@ static bool is_entry(const char *text)
     return ms && ms <= 20 && seq && seq <= 20 && !text[ms + 1 + seq];
 }
 
-/* The entry of that id, whichever stream it is in. */
+/* If the id was made of an entry's (dr_entry_job_id): where that is. */
+static bool split_id(const char *id, dr_priority *class, const char **entry)
+{
+    const char *dot = strchr(id, '.');
+    char name[16];
+    *class = DR_PRIORITY_NORMAL;
+    *entry = dot ? dot + 1 : id;
+    if (!is_entry(*entry))
+        return false;
+    if (!dot)
+        return true;
+    snprintf(name, sizeof name, "%.*s", (int)(dot - id), id);
+    return dr_class_parse(name, class);
+}
+
 static dr_status look_up_entry(const search *s, place *p, bool *found, dr_err *err)
 {
-    dr_status st = DR_OK;
-    for (int i = 0; i < DR_CLASSES && !st && !*found; i++) {
-        dr_reply *rows = NULL;
-        st = read_entries(s->q, (dr_priority)i, s->id, true, &rows, err);
-        if (dr_reply_count(rows))
-            *found = is_here(s, dr_reply_at(rows, 0), (dr_priority)i, p);
-        dr_reply_free(rows);
-    }
+    dr_priority class;
+    const char *entry;
+    dr_reply *rows = NULL;
+    if (!split_id(s->id, &class, &entry))
+        return DR_OK;
+    dr_status st = read_entries(s->q, class, entry, true, &rows, err);
+    if (dr_reply_count(rows))
+        *found = is_here(s, dr_reply_at(rows, 0), class, p);
+    dr_reply_free(rows);
     return st;
 }
 
@@ -125,7 +142,7 @@ static dr_status look_up_entry(const search *s, place *p, bool *found, dr_err *e
 static dr_status find_unknown(const search *s, place *p, dr_err *err)
 {
     bool found = false;
-    dr_status st = is_entry(s->id) ? look_up_entry(s, p, &found, err) : DR_OK;
+    dr_status st = look_up_entry(s, p, &found, err);
     for (int i = 0; i < DR_CLASSES && !st && !found; i++)
         st = search_stream(s, (dr_priority)i, p, &found, err);
     return st;

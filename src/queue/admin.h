@@ -16,7 +16,7 @@ typedef struct {
      * *text is its `canceled` event with this seq and *unique its key or NULL. fields NULL:
      * nothing is left of the job but its id, which is enough for the event. What is set
      * lives until the next call. */
-    bool (*read)(void *ctx, const char *id, const char *entry, const dr_reply *fields,
+    bool (*read)(void *ctx, const char *id, const char *own_id, const dr_reply *fields,
                  int64_t seq, const char **text, size_t *n, const char **unique);
 } dr_cancel_reader;
 

@@ -158,6 +158,13 @@ void dr_entry_name(char out[DR_ENTRY_NAME_MAX], const dr_hold *h)
     snprintf(out, DR_ENTRY_NAME_MAX, "%s:%s", class_names[h->class], h->entry);
 }
 
+void dr_entry_job_id(char out[DR_ENTRY_NAME_MAX], dr_priority class, const char *entry)
+{
+    bool normal = class == DR_PRIORITY_NORMAL;
+    snprintf(out, DR_ENTRY_NAME_MAX, "%s%s%s", normal ? "" : class_names[class],
+             normal ? "" : ".", entry);
+}
+
 /* --- answers --- */
 
 dr_answer dr_queue_read_answer(const dr_reply *reply)

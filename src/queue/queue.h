@@ -92,6 +92,10 @@ void dr_claim_field(const dr_claim *c, int i, const char **name, const char **va
 #define DR_ENTRY_NAME_MAX 80
 void dr_entry_name(char out[DR_ENTRY_NAME_MAX], const dr_hold *h);
 
+/* The id of a job that brings none: the entry's, in other classes than normal led by the
+ * class, because entries of two streams may have the same id. "17-0", "high.17-0". */
+void dr_entry_job_id(char out[DR_ENTRY_NAME_MAX], dr_priority class, const char *entry);
+
 /* Wait up to queue.block_ms for something new since dr_queue_claim found nothing, or until
  * the next delay is over. Takes no job. */
 DR_MUST_USE dr_status dr_queue_wait(dr_queue *q, dr_err *err);

@@ -28,6 +28,7 @@ static void decode(dr_worker *w, const dr_claim *c, dr_arena *mem, dr_job **job,
     const dr_job_defaults defaults = { .quality = w->conf->output.quality,
                                        .preview_every = w->conf->output.preview_every };
     dr_field *fields = dr_arena_alloc(mem, (size_t)c->n_fields * sizeof *fields + 1);
+    char own_id[DR_ENTRY_NAME_MAX];
     int n = c->n_fields;
     *job = NULL;
     if (!fields)
@@ -37,7 +38,8 @@ static void decode(dr_worker *w, const dr_claim *c, dr_arena *mem, dr_job **job,
         n = 0;
     for (int i = 0; i < n; i++)
         dr_claim_field(c, i, &fields[i].name, &fields[i].value, &fields[i].len);
-    err->code = dr_job_decode(job, mem, c->hold.entry, fields, n, &defaults, err);
+    dr_entry_job_id(own_id, c->hold.class, c->hold.entry);
+    err->code = dr_job_decode(job, mem, own_id, fields, n, &defaults, err);
 }
 
 /* Take over a claim; false: out of memory. */

@@ -80,9 +80,10 @@ class Redis:
     # --- jobs ---
 
     def submit(self, queue="normal", **fields):
-        """Plain fields; the entry's id, which is the job's unless it has an `id`."""
+        """Plain fields; the job's id: its own, or one made of the entry's."""
         entry = self.client.xadd(f"{P}:q:{queue}", {k: str(v) for k, v in fields.items()})
-        return fields.get("id", entry.decode())
+        own = entry.decode() if queue == "normal" else f"{queue}.{entry.decode()}"
+        return fields.get("id", own)
 
     def events(self, job):
         return [json.loads(fields[b"event"])

@@ -244,17 +244,19 @@ static void states_expire_only_when_they_may(void **state)
 static void a_raw_job_is_found_by_its_entry(void **state)
 {
     fixture *f = *state;
-    char entry[64];
+    char id[DR_ENTRY_NAME_MAX];
     ASK("1-1", "XADD {darkroom}:q:low 1-1 prompt x");
-    snprintf(entry, sizeof entry, "%s",
-             server_ask(&f->s, "XADD {darkroom}:q:low * prompt y meta {\"user\":3}"));
-    assert_int_equal(cancel(f, entry).word, DR_CANCELED);
-    assert_canceled_event(f, entry, 1, 3);
+    dr_entry_job_id(
+        id, DR_PRIORITY_LOW,
+        server_ask(&f->s, "XADD {darkroom}:q:low * prompt y meta {\"user\":3}"));
+    assert_int_equal(cancel(f, id).word, DR_CANCELED);
+    assert_canceled_event(f, id, 1, 3);
+    assert_int_equal(cancel(f, "1-1").word, DR_CANCEL_UNKNOWN); /* of normal */
     ASK("1", "XLEN {darkroom}:q:low");
     ASK("[1]", "XRANGE {darkroom}:q:low 1-1 1-1");
     /* An entry whose job has another id is not that job. */
     ASK("2-2", "XADD {darkroom}:q:high 2-2 prompt x id mine");
-    assert_int_equal(cancel(f, "2-2").word, DR_CANCEL_UNKNOWN);
+    assert_int_equal(cancel(f, "high.2-2").word, DR_CANCEL_UNKNOWN);
     ASK("1", "XLEN {darkroom}:q:high");
 }
 
