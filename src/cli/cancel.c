@@ -92,7 +92,7 @@ static dr_exit cancel_all(const dr_cli *cli, const options *o, dr_queue *q,
     for (int i = 0; i < cli->n_args; i++) {
         dr_cancel_answer answer;
         dr_err err = { 0 };
-        if (dr_queue_cancel(q, cli->args[i], &reader, true, &answer, &err)) {
+        if (dr_queue_cancel(q, cli->args[i], &reader, false, &answer, &err)) {
             dr_cli_fail(&err);
             return DR_EXIT_UNAVAILABLE;
         }

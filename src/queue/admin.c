@@ -45,6 +45,7 @@ typedef struct {
     dr_queue *q;
     const char *id;
     const dr_cancel_reader *reader;
+    bool woken;
 } search;
 
 /* An entry by its id, or the SEARCH_PAGE ones behind `from`. */
@@ -143,7 +144,7 @@ static dr_status find_unknown(const search *s, place *p, dr_err *err)
 {
     bool found = false;
     dr_status st = look_up_entry(s, p, &found, err);
-    for (int i = 0; i < DR_CLASSES && !st && !found; i++)
+    for (int i = 0; i < DR_CLASSES && !st && !found && !s->woken; i++)
         st = search_stream(s, (dr_priority)i, p, &found, err);
     return st;
 }
@@ -167,8 +168,7 @@ static dr_status find_known(const search *s, const dr_reply *state, place *p, dr
     return st;
 }
 
-static dr_status call_cancel(const search *s, const place *p, bool ring, dr_reply **out,
-                             dr_err *err)
+static dr_status call_cancel(const search *s, const place *p, dr_reply **out, dr_err *err)
 {
     dr_cmd c = { 0 };
     dr_queue *q = s->q;
@@ -183,10 +183,10 @@ static dr_status call_cancel(const search *s, const place *p, bool ring, dr_repl
     dr_cmd_words(&c, DR_QUEUE_GROUP, s->id, p->entry);
     dr_cmd_int(&c, p->seq);
     put_event(q, &c, s->id, p->text ? p->text : "", p->n);
-    if (ring)
-        put_bell(q, &c);
-    else
+    if (s->woken)
         dr_cmd_str(&c, "");
+    else
+        put_bell(q, &c);
     return dr_script_call(&q->scripts, q->redis, DR_SCRIPT_CANCEL, &c, out, err);
 }
 
@@ -216,7 +216,7 @@ static bool read_cancel(const dr_reply *reply, dr_cancel_answer *out)
 }
 
 /* Find the job and cancel it there; *done false: it has moved in between. */
-static dr_status cancel_once(const search *s, bool ring, dr_cancel_answer *out, bool *done,
+static dr_status cancel_once(const search *s, dr_cancel_answer *out, bool *done,
                              dr_err *err)
 {
     dr_cmd c = { 0 };
@@ -235,7 +235,7 @@ static dr_status cancel_once(const search *s, bool ring, dr_cancel_answer *out, 
     else if (!strcmp(is, "queued") || !strcmp(is, "delayed"))
         st = find_known(s, state, &p, err);
     if (!st)
-        st = call_cancel(s, &p, ring, &reply, err);
+        st = call_cancel(s, &p, &reply, err);
     if (!st)
         *done = read_cancel(reply, out);
     dr_reply_free(reply);
@@ -244,13 +244,13 @@ static dr_status cancel_once(const search *s, bool ring, dr_cancel_answer *out, 
 }
 
 dr_status dr_queue_cancel(dr_queue *q, const char *id, const dr_cancel_reader *reader,
-                          bool ring, dr_cancel_answer *out, dr_err *err)
+                          bool woken, dr_cancel_answer *out, dr_err *err)
 {
-    const search s = { .q = q, .id = id, .reader = reader };
+    const search s = { .q = q, .id = id, .reader = reader, .woken = woken };
     dr_status st = DR_OK;
     bool done = false;
     for (int i = 0; i < CANCEL_TRIES && !st && !done; i++)
-        st = cancel_once(&s, ring, out, &done, err);
+        st = cancel_once(&s, out, &done, err);
     if (!st && !done)
         st = dr_fail(err, DR_EREDIS,
                      "job %s moved %d times while it was looked at; cancel it again", id,

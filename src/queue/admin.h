@@ -33,11 +33,11 @@ typedef struct {
     char worker[DR_KEY_MAX]; /* ASKED */
 } dr_cancel_answer;
 
-/* Cancel a job for good, wherever it is, and no other. ring: wake the worker that has it; a
- * worker that was woken itself must not ring again. A job sent by XADD has no state before
- * it starts: then the waiting entries are searched. */
+/* Cancel a job for good, wherever it is, and no other. A job sent by XADD with an id of its
+ * own has no state before it starts: then the waiting entries are searched. woken: for a
+ * worker that heard of it by P:control, which neither rings again nor searches. */
 DR_MUST_USE dr_status dr_queue_cancel(dr_queue *q, const char *id,
-                                      const dr_cancel_reader *reader, bool ring,
+                                      const dr_cancel_reader *reader, bool woken,
                                       dr_cancel_answer *out, dr_err *err);
 
 /* --- pausing and draining --- */

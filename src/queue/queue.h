@@ -204,6 +204,12 @@ const char *dr_queue_result_key(const dr_queue *q, const char *id, int index,
  * somebody wants this worker to stop. */
 DR_MUST_USE dr_status dr_queue_beat(dr_queue *q, int64_t ttl_ms, const char *const *pairs,
                                     int n, bool *drain, dr_err *err);
+/* Who is listed under this handle's name; seen_ms 0: nobody. */
+typedef struct {
+    char host[256];
+    int64_t pid, seen_ms;
+} dr_registered;
+DR_MUST_USE dr_status dr_queue_registered(dr_queue *q, dr_registered *out, dr_err *err);
 /* Leave the registry, and the group where nothing is held. */
 DR_MUST_USE dr_status dr_queue_bye(dr_queue *q, dr_err *err);
 

@@ -24,6 +24,21 @@ dr_status dr_queue_beat(dr_queue *q, int64_t ttl_ms, const char *const *pairs, i
     return st;
 }
 
+dr_status dr_queue_registered(dr_queue *q, dr_registered *out, dr_err *err)
+{
+    dr_cmd c = { 0 };
+    dr_reply *reply = NULL;
+    dr_cmd_str(&c, "HMGET");
+    dr_queue_put_job_key(q, &c, "worker", q->worker);
+    dr_cmd_words(&c, "host", "pid", "seen_ms");
+    dr_status st = dr_redis_call(q->redis, &c, 0, &reply, err);
+    *out = (dr_registered){ .pid = dr_reply_int(dr_reply_at(reply, 1)),
+                            .seen_ms = dr_reply_int(dr_reply_at(reply, 2)) };
+    snprintf(out->host, sizeof out->host, "%s", dr_reply_text(dr_reply_at(reply, 0), NULL));
+    dr_reply_free(reply);
+    return st;
+}
+
 dr_status dr_queue_bye(dr_queue *q, dr_err *err)
 {
     dr_cmd c = { 0 };

@@ -66,7 +66,7 @@ static bool fill_slot(dr_worker *w, dr_slot *s, const dr_claim *c)
 
 bool dr_claim_wanted(dr_worker *w)
 {
-    return !w->stop_at_s && w->jobs_left && dr_now_s() >= w->claim_at_s &&
+    return w->named && !w->stop_at_s && w->jobs_left && dr_now_s() >= w->claim_at_s &&
            !w->engine_busy && !w->batch.n && !dr_slot_find(w, DR_SLOT_CLAIMED) &&
            dr_slot_find(w, DR_SLOT_FREE);
 }

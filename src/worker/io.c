@@ -132,6 +132,12 @@ static void begin_drain(dr_worker *w)
 
 static void look_at_signal(dr_worker *w)
 {
+    if (w->twin)
+        dr_fail_field(
+            &w->failure, DR_EINVAL, "worker.name",
+            "worker.name %s: another worker has this name and is alive; names must "
+            "differ",
+            w->name);
     if ((w->stopping || w->device_failed) && !w->stop_at_s)
         begin_drain(w);
     if (!w->stop_at_s || dr_now_s() < w->stop_at_s)

@@ -4,6 +4,7 @@
 #include "base/arena.h"
 #include "base/buf.h"
 #include "diffusion/models.h"
+#include "job/entry.h"
 #include "queue/queue.h"
 #include "worker/mail.h"
 #include "worker/metrics.h"
@@ -16,7 +17,7 @@
  *   engine (the program's own thread): device and models; runs one batch after the other
  *   I/O: claims, decodes, publishes, compresses, finishes; drives every slot's state
  *   lease: renews and beats on a connection of its own; watches the engine
- *   control: listens on P:control, wakes the lease thread
+ *   control: listens on P:control, wakes the lease thread (doorbell.c)
  * and one that waits for signals. A slot holds one job and has one owner at any instant;
  * notes hand it over. Only the atomics and what `lock` guards are touched from two sides.
  */
@@ -107,6 +108,9 @@ typedef struct {
 } dr_refusal;
 #define DR_REFUSALS_MAX 32
 
+/* Cancellations heard of at a time; more are found at the jobs' turn. */
+#define DR_UNWANTED_MAX 16
+
 typedef struct {
     const dr_conf *conf;
     char name[DR_WORKER_NAME + 1];
@@ -156,26 +160,34 @@ typedef struct {
 
     /* The lease and the control thread's, but for the lock. */
     dr_queue *leases, *control;
-    dr_arena *fleet_mem; /* of one look at the whole queue */
+    dr_arena *fleet_mem;    /* of one look at the whole queue */
+    dr_entry_reader reader; /* of jobs to cancel */
     pthread_mutex_t lock;
     pthread_cond_t lease_wake;
     bool rung; /* the lease thread is to look at once */
+    char unwanted[DR_UNWANTED_MAX][DR_JOB_ID_MAX + 1]; /* jobs that are not ours */
+    int n_unwanted;
     atomic_bool leaving;
+    atomic_bool named; /* nobody else goes by our name */
+    atomic_bool twin;  /* somebody does */
     atomic_llong done, failed;
 } dr_worker;
 
 /* engine.c: run batches until to_engine is closed. */
 void dr_engine_loop(dr_worker *w);
 
-/* io.c, lease.c, control.c: thread mains; ctx is the dr_worker. */
+/* io.c, lease.c, doorbell.c: thread mains; ctx is the dr_worker. */
 void *dr_io_main(void *ctx);
 void *dr_lease_main(void *ctx);
 void *dr_control_main(void *ctx);
 
-/* lease.c: renew and beat now. */
-void dr_lease_ring(dr_worker *w);
+/* lease.c: renew and beat now; and cancel this job, which waits (NULL: none). */
+void dr_lease_ring(dr_worker *w, const char *unwanted);
 /* Whether one of our jobs has this id. */
 bool dr_lease_holds(dr_worker *w, const char *id);
+
+/* doorbell.c, for the lease thread: cancel what it was rung for. */
+DR_MUST_USE dr_status dr_cancel_unwanted(dr_worker *w, dr_err *err);
 
 /* Seconds until the next try after an error of Redis' own. */
 #define DR_REFUSED_S 1.0

@@ -137,7 +137,7 @@ static dr_status open_rest(dr_worker *w, dr_err *err)
     for (int i = 0; i < DR_SLOTS; i++)
         if (!(w->slots[i].mem = dr_arena_new()))
             return dr_fail(err, DR_ENOMEM, "out of memory");
-    return DR_OK;
+    return dr_entry_open(&w->reader, w->name, err);
 }
 
 static void init(dr_worker *w, const dr_conf *conf, int64_t once)
@@ -174,6 +174,7 @@ static void destroy(dr_worker *w)
     }
     dr_arena_free(w->scratch);
     dr_arena_free(w->fleet_mem);
+    dr_entry_close(&w->reader);
     dr_buf_free(&w->text);
     dr_buf_free(&w->packed);
     dr_buf_free(&w->webp);
@@ -207,7 +208,7 @@ static dr_status run_threads(dr_worker *w, dr_err *err)
         dr_fail(&w->failure, DR_ENOMEM, "no thread for Redis");
     }
     w->leaving = true;
-    dr_lease_ring(w);
+    dr_lease_ring(w, NULL);
     while (n > 0)
         pthread_join(threads[--n], NULL);
     if (!w->failure.code)

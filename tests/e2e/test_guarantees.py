@@ -456,3 +456,30 @@ def test_a_model_that_only_another_worker_has_is_left_to_it(lab, tmp_path):
     end = redis.end(redis.submit(**SMALL, model="c"))
     assert (end["event"], end["code"], end["field"]) == ("failed", "not_found", "model")
     assert '"a"' in end["message"] and '"b"' in end["message"]
+
+
+def test_two_workers_of_one_name_are_one_too_many(lab):
+    redis = lab.redis()
+    lab.worker(redis, name="same", lease_ms=1000).ready()
+    until(lambda: redis.client.exists(f"{P}:worker:same"))
+    twin = lab.worker(redis, name="same", lease_ms=1000)
+    assert twin.wait() == 65, twin.log
+    assert "worker.name same" in twin.log
+    assert redis.end(redis.submit(**SMALL))["event"] == "succeeded"
+    assert redis.client.exists(f"{P}:worker:same")
+
+
+def test_a_waiting_job_is_canceled_by_hand(lab):
+    """By redis-cli alone, and at once, while the worker is at work on another one."""
+    redis = lab.redis()
+    lab.worker(redis, "--set", "batch.max=1").ready()
+    running = redis.submit(**LONG)
+    until(lambda: redis.is_running(running))
+    job = redis.submit(**SMALL, meta='{"n":3}')
+    redis.client.hset(f"{P}:job:{job}", "cancel", 1)
+    redis.client.publish(f"{P}:control", f"cancel {job}")
+    end = redis.end(job)
+    assert end["event"] == "canceled" and end["meta"] == {"n": 3}
+    assert redis.types(running)[-1] == "progress"
+    assert redis.waiting() == 1
+    redis.end(running)

@@ -69,7 +69,7 @@ static dr_cancel_answer cancel(fixture *f, const char *id)
     dr_err err = { 0 };
     dr_cancel_answer answer;
     const dr_cancel_reader reader = dr_entry_canceling(&f->reader);
-    if (dr_queue_cancel(f->client, id, &reader, true, &answer, &err))
+    if (dr_queue_cancel(f->client, id, &reader, false, &answer, &err))
         fail_msg("%s", err.message);
     return answer;
 }
@@ -327,7 +327,7 @@ static void a_running_job_is_marked_and_its_worker_rung(void **state)
     assert_int_equal(answer, DR_ANSWER_CANCEL);
     /* Without the bell, as a worker does it. */
     const dr_cancel_reader reader = dr_entry_canceling(&f->reader);
-    assert_int_equal(dr_queue_cancel(f->client, "j1", &reader, false, &got, &err), DR_OK);
+    assert_int_equal(dr_queue_cancel(f->client, "j1", &reader, true, &got, &err), DR_OK);
     assert_int_equal(got.word, DR_CANCEL_ASKED);
     assert_heard(bell, NULL);
     assert_int_equal(finish(f, &c, "canceled", ""), DR_ANSWER_OK);
@@ -415,7 +415,7 @@ static void a_job_that_moves_is_looked_at_again(void **state)
     mover m = { .f = f };
     const dr_cancel_reader reader = { .ctx = &m, .read = move_and_read };
     submit(f, "j1", NULL);
-    assert_int_equal(dr_queue_cancel(f->client, "j1", &reader, true, &answer, &err), DR_OK);
+    assert_int_equal(dr_queue_cancel(f->client, "j1", &reader, false, &answer, &err), DR_OK);
     assert_int_equal(answer.word, DR_CANCELED);
     assert_int_equal(m.looks, 2);
     assert_canceled_event(f, "j1", 4, 7);

@@ -63,14 +63,6 @@ local function stands_elsewhere()
     return false
 end
 
--- Entries of two classes may have the same id, so that jobs without ids of their own would
--- be taken for one: the later gets a new entry, and with it an id.
-if id == entry and old.entry == entry and old.stream ~= stream then
-    redis.call('XADD', stream, '*', unpack(redis.call('XRANGE', stream, entry, entry)[1][2]))
-    drop(stream, group, entry)
-    return { 'already' }
-end
-
 local ended = { succeeded = true, failed = true, canceled = true, expired = true }
 if ended[old.state] or stands_elsewhere() then
     drop(stream, group, entry)
