@@ -237,7 +237,7 @@ dr_status dr_worker_run(const dr_conf *conf, int64_t once, dr_err *err)
         st = open_engine(w, err);
     if (!st && !w->stopping)
         st = run_threads(w, err);
-    if (!st && !w->redis_down && dr_queue_bye(w->jobs, &ignored))
+    if (!st && dr_queue_bye(w->jobs, &ignored))
         dr_log(DR_DEBUG, "worker.bye", "message=%s", "refused");
     if (!st)
         dr_log(DR_INFO, "worker.stop", "worker=%s done=%lld failed=%lld", w->name,
