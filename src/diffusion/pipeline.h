@@ -27,7 +27,7 @@ typedef struct {
     dr_sampler_id sampler;
     dr_schedule_id schedule;
     double eta;
-    int64_t peak_bytes; /* device memory for activations */
+    int64_t peak_bytes; /* device memory for activations, as many pictures at once as fit */
     double encode_flops, step_flops,
         decode_flops; /* of the job, of one step of all its pictures, of a picture */
 } dr_plan;
@@ -106,7 +106,8 @@ DR_MUST_USE dr_status dr_model_path(char out[DR_PATH_MAX], const dr_conf *conf,
 DR_MUST_USE dr_status dr_plan_make(dr_plan *plan, dr_model *m, const dr_job *job,
                                    dr_err *err);
 
-/* Run a planned job. */
+/* Run a planned job: a batch of one. Pictures that do not fit the memory together are made
+ * in groups, one after the other. */
 DR_MUST_USE dr_status dr_pipeline_run(dr_model *m, const dr_job *job, const dr_plan *plan,
                                       const dr_observer *obs, dr_run_stats *stats,
                                       dr_err *err);

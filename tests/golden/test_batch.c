@@ -253,6 +253,8 @@ static void stopped_jobs_leave_the_others(void **state)
         dr_job jobs[TASKS];
         many b;
         mix(f, jobs);
+        for (int i = 0; i < TASKS; i++)
+            jobs[i].sampler = w % 2 ? DR_SAMPLER_EULER_A : DR_SAMPLER_DPMPP_2M;
         many_begin(&b, f, jobs, TASKS);
         for (int i = 0; i < TASKS; i++) {
             b.out[i].stop_after = ways[w].steps[i];
