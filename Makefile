@@ -87,6 +87,15 @@ bench: ## time per UNet call and decode by operation
 	$(MAKE) --no-print-directory all $(B)/bench/bench
 	sh bench/run.sh $(B)
 
+bench-queue: ## what the queue costs a job, beside asynq and BullMQ (installs Go and Node)
+	sh contrib/deps.sh test
+	$(MAKE) --no-print-directory $(B)/bench/queue/noop
+	sh bench/queue/run.sh $(B)
+
+$(B)/bench/queue/noop: $(B)/bench/queue/noop.o $(B)/libdarkroom.a
+	$(call say,LINK)
+	$(Q)$(CC) $(CFLAGS) -o $@ $^ $(PKG_LIBS)
+
 $(B)/bench/bench: $(patsubst %.c,$(B)/%.o,$(wildcard bench/*.c)) $(B)/libdarkroom.a
 	$(call say,LINK)
 	$(Q)$(CC) $(CFLAGS) -o $@ $^ $(PKG_LIBS)
@@ -109,9 +118,9 @@ clean: ## remove what was built
 	rm -rf build
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
-.PHONY: all test tests test-full check asan bench demo format install clean help
+.PHONY: all test tests test-full check asan bench bench-queue demo format install clean help
 .SECONDARY:
 -include $(LIB_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(TEST_BIN:=.d) $(TEST_LIB:.o=.d)
--include $(wildcard $(B)/bench/*.d $(B)/tests/full/*.d)
+-include $(wildcard $(B)/bench/*.d $(B)/bench/queue/*.d $(B)/tests/full/*.d)
