@@ -394,9 +394,10 @@ static void send_batch(dr_worker *w)
 {
     for (int i = 0; i < w->batch.n; i++)
         w->batch.slots[i]->state = DR_SLOT_RUNNING;
-    dr_count(w->metrics, DR_COUNT_BATCHES, 1);
-    if (w->batch.n > 1)
+    if (w->batch.n > 1) {
+        dr_count(w->metrics, DR_COUNT_BATCHES, 1);
         dr_count(w->metrics, DR_COUNT_BATCHED_JOBS, w->batch.n);
+    }
     w->engine_busy = true;
     dr_mail_put(&w->to_engine, &(dr_note){ .kind = DR_NOTE_BATCH });
 }
