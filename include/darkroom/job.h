@@ -21,7 +21,11 @@
 #define DR_META_BYTES_MAX   16384 /* as JSON text: every event repeats it */
 #define DR_ATTEMPTS_MAX     100
 #define DR_TIMES_MS_MAX     2592000000 /* 30 days: ttl_ms, timeout_ms, delay_ms */
-#define DR_WARNINGS_MAX     8
+#define DR_WARNINGS_MAX     16
+#define DR_IMAGE_BYTES_MAX  ((size_t)32 << 20) /* of one picture as sent, encoded */
+#define DR_LORAS_MAX        16
+#define DR_CONTROLS_MAX     4
+#define DR_NAME_BYTES_MAX   128 /* of a model, a LoRA, an embedding */
 
 typedef enum { DR_TXT2IMG, DR_IMG2IMG, DR_INPAINT } dr_task;
 
@@ -49,6 +53,41 @@ typedef enum { DR_PRIORITY_HIGH, DR_PRIORITY_NORMAL, DR_PRIORITY_LOW } dr_priori
 const char *dr_sampler_name(dr_sampler_id id);
 const char *dr_schedule_name(dr_schedule_id id);
 
+/* A picture that a client sent: its encoded bytes, or the key of a Redis string that holds
+ * them (P:input:<id>:<name>), which the worker reads before the job starts. n 0 and key
+ * NULL: none. */
+typedef struct {
+    const void *bytes;
+    size_t n;
+    const char *key;
+} dr_picture_ref;
+
+/* How a picture of another shape becomes the job's size. */
+typedef enum {
+    DR_FIT_STRETCH,
+    DR_FIT_CROP, /* fill the size, cut what stands over */
+    DR_FIT_PAD   /* all of it, edges repeated around it */
+} dr_fit;
+
+/* A low-rank addition to the weights, by its name in the LoRA folder. */
+typedef struct {
+    const char *name;
+    double strength, text_strength; /* of the UNet's part and the text encoder's */
+} dr_lora_ref;
+
+/* A ControlNet by its name in the folder of those. */
+typedef struct {
+    const char *name;
+    dr_picture_ref image;
+    double strength;
+    double start, end; /* share of the steps, 0..1 */
+    bool canny;        /* find the edges of image first */
+} dr_control_ref;
+
+typedef enum { DR_UPSCALE_LATENT, DR_UPSCALE_LANCZOS } dr_upscaler;
+
+typedef enum { DR_FORMAT_WEBP, DR_FORMAT_PNG, DR_FORMAT_JPEG } dr_format;
+
 typedef struct {
     const char *id;
     dr_task task;
@@ -63,12 +102,46 @@ typedef struct {
     dr_sampler_id sampler;
     dr_schedule_id schedule;
     int64_t clip_skip; /* layers of the text encoder left out; A1111's value - 1 */
-    double eta;        /* ddim; NaN: 0 */
+    double eta;        /* ddim and ancestral samplers; NaN: the sampler's own */
     dr_noise_kind noise;
+    const double *sigmas, *timesteps; /* explicit levels instead of a schedule; NULL */
+    int64_t n_sigmas, n_timesteps;
+    double cfg_rescale;        /* 0..1, Lin et al. 2024; 0: off */
+    double cfg_start, cfg_end; /* share of the steps that are guided, 0..1 */
+    bool perp_neg;             /* the negative prompt's part across the positive only */
+    uint64_t subseed;          /* noise is mixed with that of subseed + i … */
+    double subseed_strength;   /* … by so much, 0..1 */
+    bool tiling;               /* seamless: edges meet */
     struct {
-        int64_t quality; /* 0..100 */
+        dr_picture_ref image;
+        dr_fit fit;
+        double strength; /* share of the steps that are run, 0..1 */
+        bool mean;       /* of the encoder's distribution instead of a draw from it */
+    } init;
+    struct {
+        dr_picture_ref image; /* white is repainted */
+        double blur;          /* pixels */
+        bool invert;
+        bool only_masked; /* work on the masked part at full size */
+        int64_t padding;  /* pixels around it then */
+    } mask;
+    struct {
+        double scale;  /* of both sides; <= 1: off */
+        int64_t steps; /* of the second pass; 0: as the first */
+        double strength;
+        dr_upscaler upscaler;
+    } hires;
+    dr_lora_ref loras[DR_LORAS_MAX];
+    int n_loras;
+    dr_control_ref controls[DR_CONTROLS_MAX];
+    int n_controls;
+    struct {
+        dr_format format;
+        int64_t quality;       /* 0..100 */
+        int64_t near_lossless; /* WebP, 0..100; 100: off */
         bool lossless;
-        bool metadata; /* A1111 parameters text in XMP */
+        bool metadata; /* A1111 parameters text */
+        bool sheet;    /* one more picture that shows all of them */
     } output;
     struct {
         int64_t every; /* steps between previews; 0: none */

@@ -32,7 +32,7 @@ typedef struct {
     } progress;
 } dr_note;
 
-#define DR_MAIL_NOTES 512 /* more than a full worker's slots can have under way */
+#define DR_MAIL_NOTES 1024 /* more than a full worker's slots can have under way */
 
 typedef struct {
     pthread_mutex_t lock;
