@@ -105,6 +105,13 @@ const dr_conf_row dr_conf_rows[] = {
       "Milliseconds that a job may be passed over by jobs whose model is loaded already."),
     I("model.text_cache", model.text_cache, 0, 100000, "64",
       "Prompts whose embeddings stay in memory (least recently used go first)."),
+    S("lora.dir", lora.dir, "",
+      "Folder of the LoRA files that jobs may name, NAME.safetensors each; empty: those\n"
+      "that come with the demo model, none for other models."),
+    I("lora.memory_mb", lora.memory_mb, 0, 16777216, "0",
+      "Mebibytes of a loaded model's weights that may be kept merged with LoRAs, for the\n"
+      "next job with the same ones; the least recently used go first, those in use stay.\n"
+      "0: a quarter of the device's memory."),
     S("device.select", device.select, "",
       "OpenCL device: an index from `darkroom devices`, part of its name, or cpu, gpu,\n"
       "accelerator; empty: the first GPU, else the first device."),

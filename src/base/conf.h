@@ -45,6 +45,10 @@ typedef struct {
         int64_t text_cache, memory_mb, affinity_ms;
     } model;
     struct {
+        char *dir;
+        int64_t memory_mb;
+    } lora;
+    struct {
         char *select, *cl_dir, *cache_dir, *tuning;
         int64_t attention_tile_mb, conv_tile_mb, row_group;
         bool self_test;
