@@ -76,9 +76,10 @@ const dr_conf_row dr_conf_rows[] = {
       "Milliseconds without a finished step after which the device counts as hung: the\n"
       "worker stops renewing and ends, so that another takes the job. Must be longer\n"
       "than the slowest step, decode or load."),
-    I("batch.max", batch.max, 1, 8, "4",
-      "Waiting jobs of the same model, size, steps and sampler that run as one batch;\n"
-      "fewer when the device's memory says so. 1: each alone."),
+    I("batch.max", batch.max, 0, 8, "0",
+      "Pictures of waiting jobs with the same model, size, steps and sampler that run as\n"
+      "one batch; fewer when the device's memory says so. 1: each job alone; 0: 4, but 1\n"
+      "on CPUs, where a batch takes as long as its jobs one after the other."),
     I("batch.wait_ms", batch.wait_ms, 0, 10000, "0",
       "Milliseconds to wait for more jobs of a batch that is not full; 0: take what is\n"
       "there."),

@@ -13,7 +13,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#define READY_LEASES 1.5 /* without an answer of Redis until the worker is not ready */
+#define BATCH_ELSEWHERE 4   /* than on CPUs, when batch.max is 0 */
+#define READY_LEASES    1.5 /* without an answer of Redis until the worker is not ready */
 
 /* --- signals ---
  * They are blocked in every thread and taken by one that does nothing else. A handler would
@@ -118,6 +119,9 @@ static dr_status open_engine(dr_worker *w, dr_err *err)
     if (st)
         return st;
     w->device = dr_dev_describe(w->dev)->name;
+    w->batch_max = w->conf->batch.max;
+    if (!w->batch_max)
+        w->batch_max = strcmp(dr_dev_describe(w->dev)->type, "cpu") ? BATCH_ELSEWHERE : 1;
     dr_metrics_describe(w->metrics, w->name, w->device);
     dr_models_names_json(w->models, false, &names);
     dr_log(DR_INFO, "worker.ready",
@@ -147,7 +151,6 @@ static void init(dr_worker *w, const dr_conf *conf, int64_t once)
     w->started_ms = dr_wall_ms();
     w->jobs_left = once ? once : -1;
     w->own = DR_OWN_LEFT;
-    w->batch_max = conf->batch.max;
     dr_mail_init(&w->to_engine);
     dr_mail_init(&w->to_io);
     pthread_mutex_init(&w->lock, NULL);

@@ -15,7 +15,7 @@ from conftest import BUILD, P, QUEUES, ROOT, SLOW, Worker, darkroom, until
 
 PROMPT = "a red circle on a blue background"
 SMALL = {"prompt": PROMPT, "width": 64, "height": 64, "steps": 2, "seed": 1}
-LONG = SMALL | {"steps": 200}
+LONG = SMALL | {"steps": 100}
 LEASE_MS = int(1500 * SLOW)
 DEMO = ROOT / "contrib/demo-model/model"
 
@@ -263,7 +263,7 @@ def test_cancel_is_durable_even_if_nobody_rings(lab):
 
 def test_cancel_by_the_command_takes_a_waiting_job_away_at_once(lab):
     redis = lab.redis()
-    lab.worker(redis, "--set", "batch.max=1").ready()
+    lab.worker(redis).ready()
     running = redis.submit(**LONG)
     until(lambda: redis.is_running(running))
     jobs = [redis.submit(**SMALL), redis.submit(**SMALL, id="mine"), redis.submit(**SMALL)]
@@ -290,7 +290,7 @@ def test_no_class_starves(lab):
     redis = lab.redis()
     jobs = {queue: [redis.submit(queue, **SMALL | {"steps": 1}) for _ in range(9)]
             for queue in ("low", "normal", "high")}
-    lab.worker(redis, "--set", "batch.max=1", "--once", "12").wait(120)
+    lab.worker(redis, "--once", "12").wait(120)
     ended = {queue: sum("succeeded" in redis.types(j) for j in jobs[queue]) for queue in jobs}
     assert ended == {"high": 8, "normal": 3, "low": 1}
 
@@ -310,11 +310,11 @@ def test_a_worker_that_is_asked_to_drain_leaves(lab):
 @pytest.mark.parametrize("sampler", ["euler_a", "dpmpp_2m"])
 def test_the_next_worker_goes_on_from_the_step(lab, sampler):
     redis = lab.redis()
-    fields = LONG | {"sampler": sampler, "steps": 150, "n": 2}
+    fields = LONG | {"sampler": sampler, "steps": 60, "n": 2}
     del fields["seed"]
     first = lab.worker(redis, "--set", "worker.drain_ms=0", name="first").ready()
     job = redis.submit(**fields)
-    until(lambda: any(e.get("step", 0) >= 20 for e in redis.events(job)))
+    until(lambda: any(e.get("step", 0) >= 10 for e in redis.events(job)))
     first.signal(signal.SIGTERM)
     assert first.wait() == 0
     assert redis.client.exists(f"{P}:checkpoint:{job}")
@@ -426,8 +426,7 @@ def models_folder(tmp_path, *names):
 def test_a_worker_serves_several_models_and_prefers_the_loaded_one(lab, tmp_path):
     folder = models_folder(tmp_path, "a", "b")
     redis = lab.redis()
-    worker = lab.worker(redis, "--set", f"model.dir={folder}", "--set", "model.memory_mb=40",
-                        "--set", "batch.max=1").ready()
+    worker = lab.worker(redis, "--set", f"model.dir={folder}", "--set", "model.memory_mb=40",).ready()
     first = redis.submit(**LONG, model="a")
     until(lambda: redis.is_running(first))
     order = [redis.submit(**SMALL, model=m) for m in ("b", "a", "b", "a")]
@@ -472,7 +471,7 @@ def test_two_workers_of_one_name_are_one_too_many(lab):
 def test_a_waiting_job_is_canceled_by_hand(lab):
     """By redis-cli alone, and at once, while the worker is at work on another one."""
     redis = lab.redis()
-    lab.worker(redis, "--set", "batch.max=1").ready()
+    lab.worker(redis).ready()
     running = redis.submit(**LONG)
     until(lambda: redis.is_running(running))
     job = redis.submit(**SMALL, meta='{"n":3}')
