@@ -1,6 +1,6 @@
 /* No-op jobs through darkroom's queue, with the calls and events of a worker but no engine.
- * usage: noop SOCKET enqueue|work|picture|latency N; JSON on stdout. `picture` is `work`
- * with a result of 2,508 bytes, as a small WebP has. */
+ * usage: noop SOCKET enqueue|work|latency N [picture]; JSON on stdout. With `picture` a job
+ * has a result of 2,508 bytes, as a small WebP has. */
 #include "base/arena.h"
 #include "base/buf.h"
 #include "base/clock.h"
@@ -9,7 +9,9 @@
 #include "job/events.h"
 #include "queue/queue.h"
 
+#include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,11 +20,13 @@
 
 #define WORKER     "noop"
 #define FIELDS_MAX 32
+#define ID         "noop-"
+#define SECOND_NS  1000000000
 
-/* When a job was started, did its work, was recorded, and was seen by a subscriber; and how
- * long Redis took for claim and start, seconds. */
+/* When a job's work began, when it was over, when that was recorded, and how long claim and
+ * start took. */
 typedef struct {
-    double start_s, end_s, recorded_s, seen_s, taking_s;
+    double start_s, end_s, recorded_s, taking_s;
 } moments;
 
 typedef struct {
@@ -32,7 +36,9 @@ typedef struct {
     dr_queue *jobs;
     dr_arena *mem;
     dr_buf text;
-    moments at; /* of the job that is under way; handed over by the semaphores */
+    moments at;         /* of the job that was recorded last */
+    atomic_int awaited; /* job whose end the subscriber is to see */
+    double seen_s;
     sem_t recorded, seen;
 } bench;
 
@@ -67,7 +73,7 @@ static void submit(dr_queue *q, int i)
     char id[64], holder[DR_JOB_ID_MAX + 1];
     dr_err err = { 0 };
     dr_buf text = { 0 };
-    snprintf(id, sizeof id, "noop-%ld-%d", (long)getpid(), i);
+    snprintf(id, sizeof id, ID "%d", i);
     const char *const fields[] = {
         "id",    id,    "prompt",    "a large red circle on a blue background",
         "width", "512", "height",    "512",
@@ -88,14 +94,15 @@ static void submit(dr_queue *q, int i)
 
 /* --- the worker --- */
 
-static void claim(bench *b, dr_claim *c)
+/* Returns when the call began that found the job. */
+static double claim(bench *b, dr_claim *c)
 {
     dr_err err = { 0 };
     for (;;) {
-        b->at.taking_s = dr_now_s();
+        double began_s = dr_now_s();
         must(dr_queue_claim(b->jobs, DR_OWN_NONE, NULL, 0, c, &err), &err);
         if (c->reply)
-            return;
+            return began_s;
         must(dr_queue_wait(b->jobs, &err), &err);
     }
 }
@@ -138,7 +145,10 @@ static void start(bench *b, const dr_hold *h, const dr_job *job, dr_start *start
     must(dr_queue_start(b->jobs, h, &ask, started, &err), &err);
     if (started->answer != DR_ANSWER_OK)
         must(dr_fail(&err, DR_EREDIS, "job %s does not start", job->id), &err);
-    b->at.taking_s = dr_now_s() - b->at.taking_s;
+}
+
+static void tell_start(bench *b, const dr_hold *h, const dr_job *job, dr_start *started)
+{
     const dr_event_head head = head_of(job, ++started->seq);
     const dr_event_start e = { .model = "demo-model",
                                .device = "none",
@@ -197,15 +207,19 @@ static void serve(bench *b)
 {
     dr_claim c;
     dr_start started;
-    claim(b, &c);
+    moments at;
+    double began_s = claim(b, &c);
     dr_job *job = decode(b, &c);
     c.hold.id = job->id;
     start(b, &c.hold, job, &started);
-    b->at.start_s = dr_now_s();
+    at.taking_s = dr_now_s() - began_s;
+    tell_start(b, &c.hold, job, &started);
+    at.start_s = dr_now_s();
     /* Here a picture would be made. */
-    b->at.end_s = dr_now_s();
+    at.end_s = dr_now_s();
     finish(b, &c.hold, job, &started);
-    b->at.recorded_s = dr_now_s();
+    at.recorded_s = dr_now_s();
+    b->at = at;
     dr_claim_free(&c);
     dr_arena_reset(b->mem);
 }
@@ -245,34 +259,58 @@ static void work(bench *b)
 static void *work_main(void *ctx)
 {
     bench *b = ctx;
-    for (int i = 0; i < b->n; i++) {
+    for (;;) {
         serve(b);
         sem_post(&b->recorded);
     }
     return NULL;
 }
 
+/* Which job's success an event tells, -1: none's. */
+static int success_of(const char *text)
+{
+    const char *id = strstr(text, "\"id\":\"" ID);
+    if (!id || !strstr(text, "\"event\":\"succeeded\""))
+        return -1;
+    return (int)strtol(strstr(id, ID) + strlen(ID), NULL, 10);
+}
+
 static void *subscriber_main(void *ctx)
 {
     bench *b = ctx;
     dr_queue *q = open_queue(b, "");
-    for (int ended = 0; ended < b->n;) {
+    for (;;) {
         dr_err err = { 0 };
         dr_reply *reply = NULL;
         const char *text = NULL;
         size_t n = 0;
         must(dr_queue_next_published(q, 1000, &reply, &text, &n, &err), &err);
-        if (reply && strstr(text, "\"event\":\"succeeded\"")) {
-            b->at.seen_s = dr_now_s();
-            ended++;
+        double now_s = dr_now_s();
+        if (reply && success_of(text) == b->awaited) {
+            b->seen_s = now_s;
             sem_post(&b->seen);
         }
         dr_reply_free(reply);
     }
-    dr_queue_close(q);
     return NULL;
 }
 
+/* Send job i; it was recorded, and was seen unless this returns false after half a second.
+ */
+static bool follow(bench *b, dr_queue *q, int i)
+{
+    struct timespec end;
+    b->awaited = i;
+    submit(q, i);
+    sem_wait(&b->recorded);
+    clock_gettime(CLOCK_REALTIME, &end);
+    end.tv_nsec += SECOND_NS / 2;
+    end.tv_sec += end.tv_nsec / SECOND_NS;
+    end.tv_nsec %= SECOND_NS;
+    return !sem_timedwait(&b->seen, &end) || errno != ETIMEDOUT;
+}
+
+/* Ends the process, and with it the threads. The first jobs make the connections. */
 static void latency(bench *b)
 {
     enum { START, END, SEEN, TAKING, LISTS };
@@ -280,29 +318,28 @@ static void latency(bench *b)
     double *lists = calloc((size_t)b->n * LISTS, sizeof *lists);
     pthread_t worker, subscriber;
     dr_queue *q = open_queue(b, "");
+    int sent = 0;
+    dr_err err = { 0 };
     b->jobs = open_queue(b, WORKER);
     pthread_create(&subscriber, NULL, subscriber_main, b);
     pthread_create(&worker, NULL, work_main, b);
-    dr_sleep_ms(100);
+    while (!follow(b, q, sent++))
+        continue;
     for (int i = 0; lists && i < b->n; i++) {
         usleep((useconds_t)(2000 + random() % 4000));
         double sent_s = dr_now_s();
-        submit(q, i);
-        sem_wait(&b->recorded);
-        sem_wait(&b->seen);
+        if (!follow(b, q, sent++))
+            must(dr_fail(&err, DR_EIO, "job %d: its end was not published", i), &err);
         lists[START * b->n + i] = (b->at.start_s - sent_s) * 1e6;
         lists[END * b->n + i] = (b->at.recorded_s - b->at.end_s) * 1e6;
-        lists[SEEN * b->n + i] = (b->at.seen_s - b->at.end_s) * 1e6;
+        lists[SEEN * b->n + i] = (b->seen_s - b->at.end_s) * 1e6;
         lists[TAKING * b->n + i] = b->at.taking_s * 1e6;
     }
-    pthread_join(worker, NULL);
-    pthread_join(subscriber, NULL);
     printf("{\"jobs\": %d", b->n);
     for (int i = 0; lists && i < LISTS; i++)
         print_list(names[i], lists + i * b->n, b->n);
     printf("}\n");
-    dr_queue_close(q);
-    free(lists);
+    exit(0);
 }
 
 int main(int argc, char **argv)
@@ -310,22 +347,19 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         void (*run)(bench *b);
-    } modes[] = { { "enqueue", enqueue },
-                  { "work", work },
-                  { "picture", work },
-                  { "latency", latency } };
+    } modes[] = { { "enqueue", enqueue }, { "work", work }, { "latency", latency } };
     char url[256];
     dr_err err = { 0 };
-    bench b = { .n = argc == 4 ? (int)strtol(argv[3], NULL, 10) : 0 };
+    bench b = { .n = argc >= 4 ? (int)strtol(argv[3], NULL, 10) : 0 };
     if (b.n < 1) {
-        fprintf(stderr, "usage: noop SOCKET enqueue|work|picture|latency N\n");
+        fprintf(stderr, "usage: noop SOCKET enqueue|work|latency N [picture]\n");
         return 64;
     }
     snprintf(url, sizeof url, "unix://%s", argv[1]);
     must(dr_conf_init(&b.conf, &err), &err);
     must(dr_conf_set(&b.conf, "redis.url", url, &err), &err);
     b.mem = dr_arena_new();
-    b.picture = !strcmp(argv[2], "picture");
+    b.picture = argc > 4 && !strcmp(argv[4], "picture");
     sem_init(&b.recorded, 0, 0);
     sem_init(&b.seen, 0, 0);
     for (size_t i = 0; i < sizeof modes / sizeof *modes; i++)

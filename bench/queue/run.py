@@ -44,16 +44,16 @@ class Server:
 
 
 class System:
-    def __init__(self, server, name, command, work="work", polls=False):
-        self.server, self.name, self.command, self.work = server, name, command, work
+    def __init__(self, server, name, command, *more, polls=False):
+        self.server, self.name, self.command, self.more = server, name, command, more
         self.polls = polls
         self.latency = {}
         self.end, self.enqueue_rate, self.work_rate, self.bytes = [], [], [], []
         self.calls = self.commands = None
 
     def run(self, mode, n):
-        done = subprocess.run([*self.command, self.server.socket, mode, str(n)], check=True,
-                              stdout=subprocess.PIPE, timeout=600)
+        done = subprocess.run([*self.command, self.server.socket, mode, str(n), *self.more],
+                              check=True, stdout=subprocess.PIPE, timeout=600)
         return json.loads(done.stdout)
 
     def one_at_a_time(self, n):
@@ -67,7 +67,7 @@ class System:
         client.flushall()
         client.config_resetstat()
         self.enqueue_rate.append(n / self.run("enqueue", n)["seconds"])
-        result = self.run(self.work, n)
+        result = self.run("work", n)
         info = client.info("stats")
         calls = sum(row["calls"] for row in client.info("commandstats").values())
         self.work_rate.append(n / result["seconds"])
@@ -80,7 +80,7 @@ class System:
         """Commands a job that clients send; MONITOR marks what scripts call with `lua`."""
         self.server.client.flushall()
         self.commands = {}
-        for mode in ("enqueue", self.work):
+        for mode in ("enqueue", "work"):
             seen = 0
             with redis.Redis(unix_socket_path=self.server.socket).monitor() as monitor:
                 worker = threading.Thread(target=self.run, args=(mode, n))
@@ -94,7 +94,7 @@ class System:
                         break
                     seen += command["client_type"] != "lua"
                 over.join()
-            self.commands["enqueue" if mode == "enqueue" else "work"] = round(seen / n, 2)
+            self.commands[mode] = round(seen / n, 2)
 
 
 def percentiles(values):
@@ -161,7 +161,7 @@ def main():
     try:
         systems = [
             System(server, "darkroom", [out / "noop"]),
-            System(server, "darkroom, picture", [out / "noop"], work="picture"),
+            System(server, "darkroom, picture", [out / "noop"], "picture"),
             System(server, "asynq 0.26", [out / "asynq"], polls=True),
             System(server, "BullMQ 6.7", [node, out / "bullmq/noop.js"]),
         ]

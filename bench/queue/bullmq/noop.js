@@ -12,7 +12,7 @@ const connection = { path: socket, maxRetriesPerRequest: null };
 const keep = { removeOnComplete: { age: 3600 }, removeOnFail: { age: 24 * 3600 } };
 const now = () => performance.now() * 1000;
 
-const add = (queue) => queue.add("noop", data, keep);
+const add = (queue, jobId) => queue.add("noop", data, { ...keep, jobId });
 
 function finish(result) {
   console.log(JSON.stringify(result));
@@ -30,7 +30,7 @@ async function enqueue() {
 // A worker whose `on` functions are told when a job starts, and when its end is recorded.
 function makeWorker(on) {
   const worker = new Worker("noop", async () => on.start(now()), { connection, concurrency: 1 });
-  worker.on("completed", () => on.recorded(now()));
+  worker.on("completed", (job) => on.recorded(now(), job.id));
   worker.on("error", (error) => { throw error; });
   return worker;
 }
@@ -50,23 +50,41 @@ async function work() {
 async function latency() {
   const queue = new Queue("noop", { connection });
   const events = new QueueEvents("noop", { connection });
-  const result = { start: [], end: [], seen: [] };
-  let sent, started, note;
+  const at = {};
+  let awaited, note;
+  const told = (what) => (t, id) => {
+    if (id !== awaited) return;
+    at[what] = t;
+    note();
+  };
   const worker = makeWorker({
-    start: (t) => { result.start.push(t - sent); started = now(); },
-    recorded: (t) => { result.end.push(t - started); note(); },
+    start: (t) => { at.start = t; at.end = now(); },
+    recorded: told("recorded"),
   });
-  events.on("completed", () => { result.seen.push(now() - started); note(); });
+  const seen = told("seen");
+  events.on("completed", ({ jobId }) => seen(now(), jobId));
   await Promise.all([queue, events, worker].map((x) => x.waitUntilReady()));
-  await sleep(100);
 
-  for (let i = 0; i < n; i++) {
+  // Send a job; true once it was recorded and seen, false after half a second.
+  async function follow() {
     let left = 2;
-    const both = new Promise((resolve) => (note = () => --left || resolve()));
+    awaited = `job-${++sent}`;
+    const both = new Promise((resolve) => (note = () => --left || resolve(true)));
+    await add(queue, awaited);
+    return Promise.race([both, sleep(500, false)]);
+  }
+
+  // The first jobs make the connections.
+  let sent = 0;
+  while (!(await follow()));
+  const result = { start: [], end: [], seen: [] };
+  for (let i = 0; i < n; i++) {
     await sleep(2 + Math.random() * 4);
-    sent = now();
-    await add(queue);
-    await both;
+    const begin = now();
+    if (!(await follow())) throw new Error("the end of a job was not published");
+    result.start.push(at.start - begin);
+    result.end.push(at.recorded - at.end);
+    result.seen.push(at.seen - at.end);
   }
   finish(result);
 }
