@@ -113,6 +113,9 @@ const dr_conf_row dr_conf_rows[] = {
       "Mebibytes of a loaded model's weights that may be kept merged with LoRAs, for the\n"
       "next job with the same ones; the least recently used go first, those in use stay.\n"
       "0: a quarter of the device's memory."),
+    S("embeddings.dir", embeddings.dir, "",
+      "Folder of textual inversions, NAME.safetensors each: a prompt that holds the word\n"
+      "NAME reads the vectors of that file; empty: none."),
     S("device.select", device.select, "",
       "OpenCL device: an index from `darkroom devices`, part of its name, or cpu, gpu,\n"
       "accelerator; empty: the first GPU, else the first device."),

@@ -49,6 +49,9 @@ typedef struct {
         int64_t memory_mb;
     } lora;
     struct {
+        char *dir;
+    } embeddings;
+    struct {
         char *select, *cl_dir, *cache_dir, *tuning;
         int64_t attention_tile_mb, conv_tile_mb, row_group;
         bool self_test;
