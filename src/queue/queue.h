@@ -80,7 +80,8 @@ typedef enum {
  * for this call ("normal:17-0", n_leave of them), because they are held already or cannot
  * be served here. Streams and groups that do not exist (first start, FLUSHALL) are made.
  * After a connection to a server that started less than a lease ago, other workers' entries
- * are left alone, because their age includes the server's absence. */
+ * are left alone unless they were handed back, because their age includes the server's
+ * absence. */
 DR_MUST_USE dr_status dr_queue_claim(dr_queue *q, dr_own own, const char *const *leave,
                                      int n_leave, dr_claim *out, dr_err *err);
 void dr_claim_free(dr_claim *c); /* accepts {0}; leaves {0} */

@@ -4,8 +4,8 @@
 -- full: no room for results.
 --
 -- KEYS  the streams of the classes, best first; P:fence, P:delayed, P:paused, P:stats
--- ARGV  group, worker, lease ms (0: leave other workers' entries alone), own, a weight for
---       each class, then class:entry of what to leave alone …
+-- ARGV  group, worker, lease ms (0: of other workers' entries only those that were handed
+--       back), own, a weight for each class, then class:entry of what to leave alone …
 --       own: what entries are that the group has for this worker and that it does not know:
 --       'none', 'unheard' (a reply was lost: take them) or 'left' (an earlier process of the
 --       same name died with them: take them, a crash)
@@ -71,9 +71,9 @@ local function take_own()
 end
 
 local function take_stale()
+    local idle = lease > 0 and lease or released_ms
     for class = 1, classes do
-        local got = lease > 0 and is_open(KEYS[class]) and
-            reclaim(class, lease, math.huge, false)
+        local got = is_open(KEYS[class]) and reclaim(class, idle, math.huge, false)
         if got then return got end
     end
 end
