@@ -72,6 +72,11 @@ test-full: ## SD 1.5's full width against diffusers (gigabytes, minutes; needs t
 	$(MAKE) --no-print-directory all tests
 	sh contrib/test-full.sh $(B)
 
+chaos: ## kill workers and Redis at every moment, 2,000 jobs under fire (half an hour)
+	sh contrib/deps.sh test
+	$(MAKE) --no-print-directory all
+	sh contrib/chaos.sh $(B)
+
 check: ## format, layers, doors, banned functions, kernel lint, cppcheck, settings table
 	sh contrib/deps.sh test
 	$(MAKE) --no-print-directory all
@@ -120,7 +125,7 @@ clean: ## remove what was built
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
-.PHONY: all test tests test-full check asan bench bench-queue demo format install clean help
+.PHONY: all test tests test-full chaos check asan bench bench-queue demo format install clean help
 .SECONDARY:
 -include $(LIB_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(TEST_BIN:=.d) $(TEST_LIB:.o=.d)
 -include $(wildcard $(B)/bench/*.d $(B)/bench/queue/*.d $(B)/tests/full/*.d)

@@ -8,7 +8,6 @@ mkdir -p "$build/cache"
 build="$(cd "$build" && pwd)"
 root="$(pwd)"
 venv="$root/build/venv"
-requirements=tests/e2e/requirements.txt
 passed=0
 failed=0
 
@@ -35,14 +34,6 @@ run_program() {
     fi
 }
 
-# pytest and what the clients in the tests need; made again when the list changes.
-make_venv() {
-    cmp -s "$requirements" "$venv/requirements.txt" && return 0
-    rm -rf "$venv"
-    python3 -m venv "$venv" && "$venv/bin/pip" install -q -r "$requirements" &&
-        cp "$requirements" "$venv/requirements.txt"
-}
-
 # The number in front of a word of pytest's last line, 0 without it.
 count() {
     n="$(tail -n 1 "$log" | sed -n "s/.*[^0-9]\([0-9][0-9]*\) $1.*/\1/p;s/^\([0-9][0-9]*\) $1.*/\1/p" | head -n 1)"
@@ -51,7 +42,7 @@ count() {
 
 run_pytest() {
     log="$build/tests/e2e.log"
-    if ! make_venv; then
+    if ! sh contrib/venv.sh; then
         echo "FAILED  tests/e2e: no virtual environment in $venv"
         failed=$((failed + 1))
         return
@@ -72,7 +63,7 @@ for program in "$build"/tests/unit/test_* "$build"/tests/ops/test_* "$build"/tes
     case "$program" in *.o | *.d | *\*) continue ;; esac
     [ -f "$program" ] && [ -x "$program" ] && run_program "$program"
 done
-[ -f "$requirements" ] && run_pytest
+run_pytest
 
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]

@@ -3,6 +3,7 @@ a chosen script's call, keep back its reply, and behave like a network that is g
 import hashlib
 import socket
 import threading
+from collections import Counter
 
 from conftest import ROOT, SLOW
 
@@ -133,6 +134,7 @@ class Connection:
         for frame in frames(self.worker):
             words = words_of(frame)
             script = self.proxy.name_of(words)
+            self.proxy.calls[script] += 1
             trap = self.proxy.trap
             if trap and trap.is_for(script, words):
                 if trap.is_reply:
@@ -172,6 +174,7 @@ class Proxy:
         self.open = threading.Event()
         self.open.set()
         self.trap, self.connections = None, []
+        self.calls = Counter()
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"redis://127.0.0.1:{self.listener.getsockname()[1]}"
         threading.Thread(target=self.accept, daemon=True).start()

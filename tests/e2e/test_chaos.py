@@ -1,5 +1,5 @@
-"""The kill matrix (matrix.py). A choice of its cells with short leases; DARKROOM_CHAOS=all
-runs them all, DARKROOM_CHAOS_LEASE_MS=20000 with that lease, and writes
+"""The kill matrix (matrix.py). A choice of its cells with short leases; DARKROOM_MATRIX=all
+runs them all, DARKROOM_MATRIX_LEASE_MS=20000 with that lease, and writes
 build/chaos-LEASE.md."""
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -9,8 +9,9 @@ import pytest
 from conftest import BUILD, SLOW
 from matrix import FAULTS, MOMENTS, Cell, table
 
-ALL = os.environ.get("DARKROOM_CHAOS") == "all"
-LEASE_MS = int(os.environ.get("DARKROOM_CHAOS_LEASE_MS", str(int(2000 * SLOW))))
+ALL = os.environ.get("DARKROOM_MATRIX") == "all"
+LEASE_MS = int(os.environ.get("DARKROOM_MATRIX_LEASE_MS",
+                              str(int(2000 * SLOW))))
 AT_ONCE = 4 if LEASE_MS < 10000 else 8  # a cell with a long lease mostly waits
 
 # Every fault and every moment at least once.
