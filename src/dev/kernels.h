@@ -22,7 +22,11 @@
     K("sample.cl", sampler_step)                                                           \
     K("sample.cl", linear_rgb)                                                             \
     K("sample.cl", to_rgb8)                                                                \
-    K("sample.cl", range)
+    K("sample.cl", range)                                                                  \
+    K("lora.cl", add_hadamard)                                                             \
+    K("lora.cl", add_kronecker)                                                            \
+    K("lora.cl", dora_norm)                                                                \
+    K("lora.cl", add_dora)
 
 #define DR_KERNEL_ENUM(file, name) DR_K_##name,
 typedef enum { DR_KERNEL_TABLE(DR_KERNEL_ENUM) DR_KERNELS } dr_kernel_id;

@@ -313,6 +313,45 @@ void ref_unpack_weights(float *y, const void *x, int64_t o, int64_t c, int64_t s
     }
 }
 
+void ref_add_hadamard(float *y, const float *a, const float *b, int64_t count,
+                      double factor)
+{
+    for (int64_t i = 0; i < count; i++)
+        y[i] = (float)(y[i] + factor * a[i] * b[i]);
+}
+
+void ref_add_kronecker(float *y, const float *a, const float *b,
+                       const ref_kronecker_args *k, double factor)
+{
+    int64_t in = k->in1 * k->in2, out = k->out1 * k->out2;
+    for (int64_t i = 0; i < k->s * in * out; i++) {
+        int64_t s = i / out / in, row = i / out % in, o = i % out;
+        y[i] = (float)(y[i] + factor * a[row / k->in2 * k->out1 + o / k->out2] *
+                                  b[(s * k->in2 + row % k->in2) * k->out2 + o % k->out2]);
+    }
+}
+
+/* Norm of what belongs to element i's output or input. */
+static double dora_norm(const float *w, int64_t i, int64_t s, int64_t in, int64_t n,
+                        bool by_input)
+{
+    double sum = 0;
+    for (int64_t e = 0; e < s * in * n; e++)
+        if (by_input ? e / n % in == i / n % in : e % n == i % n)
+            sum += (double)w[e] * w[e];
+    return sqrt(sum);
+}
+
+void ref_add_dora(float *y, const float *base, const float *w, const float *magnitude,
+                  int64_t s, int64_t in, int64_t n, bool by_input, double factor)
+{
+    for (int64_t i = 0; i < s * in * n; i++) {
+        double m = magnitude[by_input ? i / n % in : i % n];
+        double v = m * w[i] / dora_norm(w, i, s, in, n, by_input);
+        y[i] = (float)(y[i] + factor * (v - base[i]));
+    }
+}
+
 double ref_distance(const float *a, const float *b, int64_t count)
 {
     double diff = 0, norm = 0;

@@ -81,6 +81,17 @@ dr_range ref_range(const float *x, int64_t count);
  * [s·c, o]. */
 void ref_unpack_weights(float *y, const void *x, int64_t o, int64_t c, int64_t s, int kind);
 
+/* What LoRAs add to weights, see cl/lora.cl; y: [s, in, n]. */
+void ref_add_hadamard(float *y, const float *a, const float *b, int64_t count,
+                      double factor);
+typedef struct {
+    int64_t in1, out1, in2, out2, s;
+} ref_kronecker_args;
+void ref_add_kronecker(float *y, const float *a, const float *b,
+                       const ref_kronecker_args *k, double factor);
+void ref_add_dora(float *y, const float *base, const float *w, const float *magnitude,
+                  int64_t s, int64_t in, int64_t n, bool by_input, double factor);
+
 /* ‖a − b‖ / ‖b‖, for checks; infinite when a holds a value that is not finite. */
 double ref_distance(const float *a, const float *b, int64_t count);
 

@@ -4,7 +4,7 @@
 #include "base/rng.h"
 #include "dev/dev.h"
 #include "dev/gemm.h"
-#include "op/op.h"
+#include "op/merge.h"
 #include "op/ref.h"
 
 #include <math.h>
@@ -346,11 +346,37 @@ static void test_unpack_weights(probe *p)
     dr_mem_free(p->run.dev, file_mem);
 }
 
+/* --- LoRA --- */
+
+/* Weights of 3 positions, 6 inputs, 20 outputs. */
+static void test_lora(probe *p)
+{
+    float *y, *a, *b, *u, *v, *m;
+    const ref_kronecker_args k = { .in1 = 2, .out1 = 5, .in2 = 3, .out2 = 4, .s = 3 };
+    dr_tensor dy = input(p, &y, 3, 6, 1, 20), da = input(p, &a, 3, 6, 1, 20);
+    dr_tensor db = input(p, &b, 3, 6, 1, 20), dm = input(p, &m, 1, 1, 1, 20);
+    dr_tensor du = input(p, &u, 1, 2, 1, 5), dv = input(p, &v, 3, 3, 1, 4);
+    if (p->run.err.code)
+        return;
+    ref_add_hadamard(y, a, b, 360, 0.5);
+    op_add_hadamard(&p->run, dy, da, db, 0.5f);
+    compare(p, "add_hadamard", dy, y, LIMIT);
+    ref_add_kronecker(y, u, v, &k, -0.5);
+    op_add_kronecker(&p->run, dy, du, dv, -0.5f);
+    compare(p, "add_kronecker", dy, y, LIMIT);
+    for (int by_input = 0; by_input < 2 && !p->run.err.code; by_input++) {
+        dm.c = by_input ? 6 : 20;
+        ref_add_dora(y, a, b, m, 3, 6, 20, by_input, 0.75);
+        op_add_dora(&p->run, dy, da, db, dm, by_input, 0.75f);
+        compare(p, "add_dora", dy, y, LIMIT);
+    }
+}
+
 /* --- all of it --- */
 
 static void (*const tests[])(probe *p) = {
     test_unpack_weights, test_elementwise, test_norms,        test_gemm,     test_conv2d,
-    test_attention,      test_embeddings,  test_sampler_step, test_pictures,
+    test_attention,      test_embeddings,  test_sampler_step, test_pictures, test_lora,
 };
 
 /* A kernel that joined the registry without a test here would never be checked. */

@@ -1,0 +1,81 @@
+#ifndef DR_OP_LAUNCHER_H
+#define DR_OP_LAUNCHER_H
+
+/* Private to src/op/: how operations launch kernels. */
+
+#include "dev/gemm.h"
+#include "op/op.h"
+
+typedef long long ll;
+
+/* Expand to the two arguments that every kernel takes for a tensor. */
+#define T(x) DR_MEM((x).mem), DR_LONG((x).at)
+
+/* Whether an operation has to return at once; books what follows under label. */
+static inline bool stop(dr_run *r, const char *label)
+{
+    if (!r->err.code && !r->dry)
+        dr_profile_label(r->dev, label);
+    return r->err.code != DR_OK;
+}
+
+static inline void launch(dr_run *r, dr_kernel_id k, const dr_arg *args, size_t n,
+                          dr_grid grid)
+{
+    if (!r->err.code && !r->dry)
+        (void)!dr_launch(r->dev, k, args, (int)n, &grid, &r->err);
+}
+#define LAUNCH(r, k, grid, ...)                                                            \
+    launch(r, k, (const dr_arg[]){ __VA_ARGS__ },                                          \
+           sizeof((const dr_arg[]){ __VA_ARGS__ }) / sizeof(dr_arg), grid)
+
+static inline dr_grid grid1(int64_t x)
+{
+    return (dr_grid){ .dims = 1, .global = { (size_t)x } };
+}
+
+static inline dr_grid grid2(int64_t x, int64_t y)
+{
+    return (dr_grid){ .dims = 2, .global = { (size_t)x, (size_t)y } };
+}
+
+static inline dr_grid grid3(int64_t x, int64_t y, int64_t z)
+{
+    return (dr_grid){ .dims = 3, .global = { (size_t)x, (size_t)y, (size_t)z } };
+}
+
+/* Work-items for c neighbours: BLOCK each, as in cl/prelude.h. */
+#define BLOCK 8
+
+static inline int64_t blocks(int64_t c)
+{
+    return (c + BLOCK - 1) / BLOCK;
+}
+
+static inline int64_t positions(dr_tensor x)
+{
+    return x.h * x.w;
+}
+
+static inline bool same_shape(dr_tensor a, dr_tensor b)
+{
+    return a.n == b.n && positions(a) == positions(b) && a.c == b.c;
+}
+
+static inline void fail_shape(dr_run *r, const char *op, dr_tensor x, const char *what,
+                              ll have, ll want)
+{
+    if (r->err.code)
+        return;
+    dr_fail(&r->err, DR_ESHAPE, "%s: x [%lld, %lld, %lld, %lld]: %s is %lld, must be %lld",
+            op, (ll)x.n, (ll)x.h, (ll)x.w, (ll)x.c, what, have, want);
+}
+
+static inline void gemm(dr_run *r, const dr_gemm_args *g)
+{
+    r->flops += 2.0 * (double)g->m * (double)g->n * (double)g->k * (double)g->batch;
+    if (!r->err.code && !r->dry)
+        (void)!dr_gemm(r->dev, g, &r->err);
+}
+
+#endif
