@@ -14,6 +14,8 @@ import pytest
 
 import model
 from conftest import Redis
+from model_redis import STREAMS, WEIGHTS, Server
+from model_state import Worker
 
 SECONDS = float(os.environ.get("DARKROOM_CHAOS", "6"))
 PROCESSES = len(os.sched_getaffinity(0)) if "DARKROOM_CHAOS" in os.environ else 1
@@ -24,7 +26,7 @@ FOLDER = Path(os.environ["DARKROOM_LUA"]) if "DARKROOM_LUA" in os.environ else N
 @pytest.fixture
 def server():
     redis = Redis().start()
-    yield model.Server(redis.client, FOLDER)
+    yield Server(redis.client, FOLDER)
     redis.close()
 
 
@@ -46,7 +48,7 @@ def check_many(number, end, first, answers):
     """One process: every PROCESSES-th seed until the end or a failure."""
     redis = Redis().start()
     try:
-        server = model.Server(redis.client, FOLDER)
+        server = Server(redis.client, FOLDER)
         seed, bad = first + number, None
         while time.monotonic() < end and not bad:
             bad = check(server, seed)
@@ -81,7 +83,7 @@ def test_random_operations(server, capsys):
 def test_turns_follow_the_weights(server):
     """With all classes full, each has its share of any 12 claims in a row."""
     all_of = model.Model(server)
-    for c, stream in enumerate(model.STREAMS):
+    for c, stream in enumerate(STREAMS):
         for _ in range(40):
             fields = {"prompt": "p", "id": f"{c}{len(all_of.entries)}"}
             entry = server("XADD", stream, "*", *sum(fields.items(), ()))
@@ -89,7 +91,96 @@ def test_turns_follow_the_weights(server):
     all_of.see(server.look())
     turns = []
     for _ in range(36):
-        worker = model.Worker("w", 0, own="none")
+        worker = Worker("w", 0, own="none")
         turns.append(all_of.claim(worker, expired=False).at[0])
     for i in range(len(turns) - 12):
-        assert [turns[i:i + 12].count(c) for c in range(3)] == model.WEIGHTS
+        assert [turns[i:i + 12].count(c) for c in range(3)] == WEIGHTS
+
+
+def running(server):
+    """A model with one job, and the worker and slot that it runs in."""
+    all_of = model.Model(server)
+    all_of.weak = True
+    all_of.do_submit(1, 1, 1, 1)
+    worker = all_of.workers[0]
+    slot = all_of.claim(worker, expired=False)
+    assert all_of.ask(worker, slot, "start", {})[0] == "run"
+    return all_of, worker, slot
+
+
+def say(all_of, worker, slot, verb):
+    """The answer to one call about a held job."""
+    details = {"renew": {}, "release": {}, "retry": all_of.retry_of(slot, 1),
+               "event": all_of.event_of(slot, 0, 1), "finish": all_of.finish_of(slot, 0, 1)}
+    return all_of.ask(worker, slot, verb, details[verb] | {"stubborn": 1})
+
+
+def test_work_goes_on_when_its_claim_is_lost(server):
+    all_of, worker, slot = running(server)
+    all_of.do_delconsumer(0, 0, 0, 0)
+    assert say(all_of, worker, slot, "renew") == "gone"
+    assert say(all_of, worker, slot, "event") == "ok"
+    assert say(all_of, worker, slot, "finish") == "ok"
+    assert not any(all_of.now.entries)
+
+
+def test_work_is_stored_when_everything_is_lost(server):
+    all_of, worker, slot = running(server)
+    all_of.do_flushall(0, 0, 0, 0)
+    all_of.make_groups()
+    assert say(all_of, worker, slot, "renew") == "gone"
+    assert say(all_of, worker, slot, "event") == "gone"
+    assert say(all_of, worker, slot, "finish") == "ok"
+    assert all_of.now.results == {f"{slot.id}:0": all_of.picture(slot, 0)}
+
+
+def test_two_workers_with_one_fence(server):
+    """P:fence was deleted and begins again."""
+    all_of, old, old_slot = running(server)
+    server("DEL", all_of.key("fence"))
+    all_of.fence = 0
+    new = all_of.workers[1]
+    slot = all_of.claim(new, expired=True)
+    assert slot.fence == old_slot.fence
+    assert say(all_of, old, old_slot, "retry") == "lost"
+    assert all_of.ask(new, slot, "start", {})[0] == "run"
+    for verb in ("renew", "event", "retry", "release"):
+        assert say(all_of, old, old_slot, verb) == "lost", verb
+    assert say(all_of, old, old_slot, "finish") == "stale"
+    assert say(all_of, new, slot, "finish") == "ok"
+
+
+def test_two_processes_of_one_name(server):
+    """What the first one sent last arrives when the second one is at work."""
+    all_of, old, old_slot = running(server)
+    new = Worker(old.name, 99)
+    slot = all_of.claim(new, expired=False)
+    assert slot.at == old_slot.at and slot.crashes == 1
+    assert all_of.ask(new, slot, "start", {})[0] == "run"
+    for verb in ("renew", "event", "retry", "release"):
+        assert say(all_of, old, old_slot, verb) == "lost", verb
+    assert say(all_of, old, old_slot, "finish") == "stale"
+    assert say(all_of, new, slot, "finish") == "ok"
+
+
+def test_a_paused_job_is_not_started_again(server):
+    all_of, worker, slot = running(server)
+    all_of.do_pause(slot.at[0], 0, 0, 0)
+    assert say(all_of, worker, slot, "renew") == "ok"
+    for name in (worker.name, "other"):
+        assert not all_of.claim(Worker(name, 99), expired=True)
+    all_of.do_resume(slot.at[0], 0, 0, 0)
+    assert all_of.claim(Worker(worker.name, 99), expired=False).at == slot.at
+
+
+def test_a_second_entry_of_a_running_job_is_handed_back(server):
+    all_of = model.Model(server)
+    for _ in range(2):
+        entry = server("XADD", STREAMS[1], "*", "prompt", "p", "id", "j")
+        all_of.accept((1, entry), "j", {"prompt": "p", "id": "j"})
+    all_of.see(server.look())
+    first, second = all_of.workers[:2]
+    slots = [all_of.claim(w, expired=False) for w in (first, second)]
+    assert all_of.ask(second, slots[1], "start", {})[0] == "run"
+    assert say(all_of, first, slots[0], "release") == "ok"
+    all_of.drain()
