@@ -2,31 +2,46 @@
 
 /* Guidance and a sampler's update in one pass (Ho & Salimans 2022 for the first line):
  *   m  = u + cfg·(c - u)          u, c: the model's outputs without and with the text
- *   x' = kx·x + km·m + kh·h + kz·z
- *   h' = hx·x + hm·m              x before the update
+ *   x' = kx·x + km·m + kz·z + k0·h0 + k1·h1 + k2·h2
+ *   h[slot]' = hx·x + hm·m + hz·z x before the update; slot -1: the memory stays
  *   d  = dx·x + dm·m              the predicted picture, for previews
- * guided 0: m = c, u is not read. z may alias x when kz is 0. Work-item: 8 elements. */
+ * guided 0: m = c, u is not read. What has the factor 0 is not read and may alias x.
+ * Work-item: 8 elements. */
 __kernel void sampler_step(__global float *x, long x_at, __global const float *c, long c_at,
-                           __global const float *u, long u_at, __global float *h, long h_at,
+                           __global const float *u, long u_at, __global float *h0, long h0_at,
+                           __global float *h1, long h1_at, __global float *h2, long h2_at,
                            __global const float *z, long z_at, __global float *d, long d_at,
-                           long count, int guided, float cfg, float kx, float km, float kh,
-                           float kz, float hx, float hm, float dx, float dm)
+                           long count, int guided, float cfg, float kx, float km, float kz,
+                           float k0, float k1, float k2, int slot, float hx, float hm, float hz,
+                           float dx, float dm)
 {
     long i = get_global_id(0) * BLOCK, left = count - i;
     if (i >= count)
         return;
-    float8 m = load8(c + c_at + i, left);
+    float8 m = load8(c + c_at + i, left), noise = 0.0f;
     if (guided) {
         float8 plain = load8(u + u_at + i, left);
         m = plain + cfg * (m - plain);
     }
     float8 v = load8(x + x_at + i, left);
     float8 next = kx * v + km * m;
-    if (kh != 0.0f)
-        next += kh * load8(h + h_at + i, left);
-    if (kz != 0.0f)
-        next += kz * load8(z + z_at + i, left);
-    store8(hx * v + hm * m, h + h_at + i, left);
+    if (k0 != 0.0f)
+        next += k0 * load8(h0 + h0_at + i, left);
+    if (k1 != 0.0f)
+        next += k1 * load8(h1 + h1_at + i, left);
+    if (k2 != 0.0f)
+        next += k2 * load8(h2 + h2_at + i, left);
+    if (kz != 0.0f || hz != 0.0f) {
+        noise = load8(z + z_at + i, left);
+        next += kz * noise;
+    }
+    float8 kept = hx * v + hm * m + hz * noise;
+    if (slot == 0)
+        store8(kept, h0 + h0_at + i, left);
+    if (slot == 1)
+        store8(kept, h1 + h1_at + i, left);
+    if (slot == 2)
+        store8(kept, h2 + h2_at + i, left);
     store8(dx * v + dm * m, d + d_at + i, left);
     store8(next, x + x_at + i, left);
 }

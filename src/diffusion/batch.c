@@ -36,8 +36,11 @@ int dr_tasks_span(const dr_batch_task *tasks, int n)
 static dr_status make_steps(dr_model *m, const dr_plan *plan, dr_err *err)
 {
     dr_arena_reset(m->plan_mem);
-    return dr_schedule_make(&m->steps, m->plan_mem, &m->schedule, plan->sampler,
-                            plan->schedule, plan->steps, plan->eta, err);
+    const dr_schedule_ask ask = { .sampler = plan->sampler,
+                                  .schedule = plan->schedule,
+                                  .steps = plan->steps,
+                                  .eta = plan->eta };
+    return dr_schedule_make(&m->steps, m->plan_mem, &m->schedule, &ask, err);
 }
 
 static bool alloc_parts(dr_batch *b, dr_batch_task *tasks, int n)

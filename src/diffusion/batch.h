@@ -16,7 +16,7 @@ typedef struct dr_batch_job dr_batch_job;
 typedef struct {
     dr_batch_job *job;
     int64_t index;     /* among its job's pictures */
-    int64_t step;      /* steps done */
+    int64_t step;      /* rows of the sampler done: calls of the UNet */
     const char *saved; /* its record in the job's checkpoint; NULL: none, or step is 0 */
     float *kept;       /* room for its final latents */
     bool is_kept, decoded;
@@ -39,7 +39,7 @@ typedef struct {
     int n_jobs;
     dr_image *image; /* of all jobs, in order */
     int n_images;
-    int64_t width, height, steps, h, w, c; /* pixels; steps; latents */
+    int64_t width, height, steps, h, w, c; /* pixels; rows of the sampler; latents */
     bool guided;
 
     /* The group; rows are images of its tensors. */
@@ -49,8 +49,9 @@ typedef struct {
     const char **text; /* [2 * n_jobs], no two equal */
     int *cut;          /* tokens that each lost */
     int n_texts;
-    dr_tensor x, hist, denoised, noise; /* [n_rows, h, w, c] */
-    double flops[DR_PHASES];            /* of a dry run, by phase */
+    dr_tensor x, denoised, noise, hist[DR_HIST_MAX]; /* [n_rows, h, w, c]; m->steps.n_hist
+                                                        of hist */
+    double flops[DR_PHASES];                         /* of a dry run, by phase */
 
     /* Time and work of this run. */
     dr_phase phase;

@@ -10,15 +10,15 @@
  *
  *   head                    magic, digest of all that decides the pictures, checksum of
  *                           what follows, number of pictures
- *   step[n]                 int64, never growing from one picture to the next
+ *   step[n]                 int64, rows done, never growing from one picture to the next
  *   a record each, if step > 0: latents; before the last step also the sampler's memory
- *   (where its rows read it) and the random generator (where noise is PyTorch's and rows
- *   draw it). Philox counts and needs no state.
+ *   (the tensors that its rows use) and the random generator (where noise is PyTorch's and
+ * rows draw it). Philox counts and needs no state.
  *
  * Numbers are this machine's; another byte order shows in the magic. Checkpoints come from
  * a store that others can write to: nothing in them is believed before it was checked. */
 
-#define MAGIC 0x313074706b637264u /* "drckpt01" where the lowest byte comes first */
+#define MAGIC 0x323074706b637264u /* "drckpt02" where the lowest byte comes first */
 
 typedef struct {
     uint64_t magic;
@@ -38,9 +38,9 @@ static size_t latent_bytes(const dr_batch *b)
     return (size_t)(b->h * b->w * b->c) * sizeof(float);
 }
 
-static bool has_hist(const dr_batch *b, int64_t step)
+static int hist_of(const dr_batch *b, int64_t step)
 {
-    return b->m->steps.uses_hist && step < b->steps;
+    return step < b->steps ? b->m->steps.n_hist : 0;
 }
 
 static bool has_rng(const dr_batch *b, const dr_batch_job *j, int64_t step)
@@ -53,13 +53,13 @@ static size_t record_bytes(const dr_batch *b, const dr_batch_job *j, int64_t ste
 {
     if (step <= 0)
         return 0;
-    return latent_bytes(b) * (has_hist(b, step) ? 2 : 1) +
+    return latent_bytes(b) * (size_t)(1 + hist_of(b, step)) +
            (has_rng(b, j, step) ? sizeof(rng_record) : 0);
 }
 
 size_t dr_checkpoint_bytes(const dr_batch *b, const dr_batch_job *j)
 {
-    size_t most = 2 * latent_bytes(b) + sizeof(rng_record);
+    size_t most = (1 + DR_HIST_MAX) * latent_bytes(b) + sizeof(rng_record);
     return sizeof(head) + (size_t)j->t->plan.n * (sizeof(int64_t) + most);
 }
 
@@ -135,8 +135,8 @@ static char *put_row(char *at, dr_batch *b, const dr_image *p, int row)
     float *host = b->m->host;
     dr_download(b->r, dr_slice(b->x, row, 1), host);
     at = put(at, host, latent_bytes(b));
-    if (has_hist(b, p->step)) {
-        dr_download(b->r, dr_slice(b->hist, row, 1), host);
+    for (int k = 0; k < hist_of(b, p->step); k++) {
+        dr_download(b->r, dr_slice(b->hist[k], row, 1), host);
         at = put(at, host, latent_bytes(b));
     }
     return has_rng(b, p->job, p->step) ? put_rng(at, &p->rng) : at;
@@ -254,9 +254,9 @@ void dr_checkpoint_load(dr_batch *b, int i)
     memcpy(host, at, latent_bytes(b));
     dr_upload(b->r, dr_slice(b->x, i, 1), host);
     at += latent_bytes(b);
-    if (has_hist(b, p->step)) {
+    for (int k = 0; k < hist_of(b, p->step); k++) {
         memcpy(host, at, latent_bytes(b));
-        dr_upload(b->r, dr_slice(b->hist, i, 1), host);
+        dr_upload(b->r, dr_slice(b->hist[k], i, 1), host);
         at += latent_bytes(b);
     }
     if (has_rng(b, p->job, p->step)) {

@@ -27,7 +27,9 @@ static bool failed(const dr_batch *b)
     return b->r->err.code != DR_OK;
 }
 
-/* Steps of all pictures of a job, and how many of them are decoded. */
+_Static_assert(DR_HIST_MAX == DR_STEP_HISTORY, "rows and kernel share a memory");
+
+/* Rows done of all pictures of a job, and how many of them are decoded. */
 static int64_t steps_of(const dr_batch_job *j, int64_t *decoded)
 {
     int64_t steps = 0;
@@ -68,8 +70,8 @@ static void tell(dr_batch *b, dr_batch_job *j)
          (double)decoded * plan->decode_flops) /
         (plan->encode_flops + (double)b->steps * plan->step_flops + n * plan->decode_flops);
     dr_progress p = { .phase = b->phase,
-                      .step = steps / plan->n,
-                      .steps = b->steps,
+                      .step = dr_steps_done(&b->m->steps, steps / plan->n),
+                      .steps = plan->steps,
                       .percent = 100 * (share > 1 ? 1 : share) };
     if (b->steps_made > 0 && now > b->steps_start)
         p.it_s = (double)b->steps_made / (now - b->steps_start);
@@ -246,10 +248,13 @@ static void draw_noise(dr_batch *b, dr_tensor x, int64_t step)
 /* The latents that the group begins with: noise, or what a checkpoint kept. */
 static void make_latents(dr_batch *b)
 {
-    dr_tensor *parts[] = { &b->x, &b->hist, &b->denoised, &b->noise };
+    dr_tensor *parts[] = { &b->x, &b->denoised, &b->noise };
     for (size_t i = 0; i < DR_COUNT(parts); i++)
         *parts[i] = dr_new(b->r, b->n_rows, b->h, b->w, b->c);
-    op_fill(b->r, b->hist, 0);
+    for (int i = 0; i < b->m->steps.n_hist; i++) {
+        b->hist[i] = dr_new(b->r, b->n_rows, b->h, b->w, b->c);
+        op_fill(b->r, b->hist[i], 0); /* a checkpoint takes also what no row wrote yet */
+    }
     if (b->row[0]->step == 0) {
         draw_noise(b, b->x, 0);
         op_scale(b->r, b->x, b->x, (float)b->m->steps.init_noise_sigma, 0);
@@ -263,16 +268,20 @@ static void make_latents(dr_batch *b)
 
 static dr_step_coef coef_of(const dr_step *row)
 {
-    return (dr_step_coef){
+    dr_step_coef coef = {
         .x = (float)row->x,
         .out = (float)row->out,
-        .hist = (float)row->hist,
         .noise = (float)row->noise,
+        .slot = row->slot,
         .hist_x = (float)row->hist_x,
         .hist_out = (float)row->hist_out,
+        .hist_noise = (float)row->hist_noise,
         .denoised_x = (float)row->denoised_x,
         .denoised_out = (float)row->denoised_out,
     };
+    for (int k = 0; k < DR_HIST_MAX; k++)
+        coef.hist[k] = (float)row->hist[k];
+    return coef;
 }
 
 /* Rows of one job, from `first` on. */
@@ -284,23 +293,31 @@ static int rows_of_job(const dr_batch *b, int first)
     return n;
 }
 
+static void copy_row(dr_batch *b, dr_tensor t, int from, int to)
+{
+    op_scale(b->r, dr_slice(t, from, 1), dr_slice(t, to, 1), 1, 0);
+}
+
 /* Let the rows of jobs that are over fall out. */
 static void close_ranks(dr_batch *b)
 {
-    int to = 0;
+    int to = 0, n_hist = b->m->steps.n_hist;
     for (int i = 0; i < b->n_rows; i++) {
         if (b->row[i]->job->over)
             continue;
         if (to != i) {
-            op_scale(b->r, dr_slice(b->x, i, 1), dr_slice(b->x, to, 1), 1, 0);
-            op_scale(b->r, dr_slice(b->hist, i, 1), dr_slice(b->hist, to, 1), 1, 0);
+            copy_row(b, b->x, i, to);
+            for (int k = 0; k < n_hist; k++)
+                copy_row(b, b->hist[k], i, to);
         }
         b->row[to++] = b->row[i];
     }
     if (to == b->n_rows)
         return;
     b->n_rows = to;
-    b->x.n = b->hist.n = b->denoised.n = b->noise.n = to;
+    b->x.n = b->denoised.n = b->noise.n = to;
+    for (int k = 0; k < n_hist; k++)
+        b->hist[k].n = to;
     map_texts(b);
 }
 
@@ -314,7 +331,7 @@ static void show_preview(dr_batch *b, int i, int64_t step)
     uint8_t *rgb = b->m->rgb, *small = rgb + b->width * b->height * 3;
     if (!job->preview.every || !j->obs->preview || !b->m->preview)
         return;
-    if (!r->dry && (step % job->preview.every || step == b->steps))
+    if (!r->dry && (step % job->preview.every || step == b->m->steps.steps))
         return;
     dr_mark mark = dr_push(r);
     dr_tensor matrix = dr_new(r, 1, 1, 1, (b->c + 1) * 3);
@@ -333,24 +350,28 @@ static void show_preview(dr_batch *b, int i, int64_t step)
 static void update(dr_batch *b, dr_tensor out, const dr_step *row)
 {
     dr_step_coef coef = coef_of(row);
+    dr_tensor hist[DR_HIST_MAX];
+    int n_hist = b->m->steps.n_hist;
     dr_tensor text = dr_slice(out, b->guided ? b->n_rows : 0, b->n_rows);
     for (int i = 0, n; i < b->n_rows; i += n) {
         n = rows_of_job(b, i);
         dr_tensor plain = dr_slice(out, i, n);
         coef.cfg = (float)b->row[i]->job->t->plan.cfg_scale;
+        for (int k = 0; k < n_hist; k++)
+            hist[k] = dr_slice(b->hist[k], i, n);
         op_sampler_step(b->r, dr_slice(b->x, i, n), dr_slice(text, i, n),
-                        b->guided ? &plain : NULL, dr_slice(b->hist, i, n),
-                        dr_slice(b->noise, i, n), dr_slice(b->denoised, i, n), &coef);
+                        b->guided ? &plain : NULL, hist, n_hist, dr_slice(b->noise, i, n),
+                        dr_slice(b->denoised, i, n), &coef);
     }
 }
 
-/* One step: a call of the UNet for all pictures and both halves of the guidance. */
-static void denoise_step(dr_batch *b, int64_t i)
+/* One row: a call of the UNet for all pictures and both halves of the guidance. */
+static void denoise_row(dr_batch *b, int64_t i)
 {
     dr_run *r = b->r;
     const dr_step *row = &b->m->steps.row[i];
     dr_mark mark = dr_push(r);
-    if (row->noise != 0)
+    if (dr_step_draws(row))
         draw_noise(b, b->noise, i + 1);
     dr_tensor out =
         dr_unet_forward(r, &b->m->unet, b->x, b->guided ? 2 * b->n_rows : b->n_rows,
@@ -363,7 +384,8 @@ static void denoise_step(dr_batch *b, int64_t i)
 
 static void denoise(dr_batch *b)
 {
-    int64_t first = b->row[0]->step, steps = b->r->dry ? first + 1 : b->steps;
+    int64_t first = b->row[0]->step;
+    int64_t steps = b->r->dry && first < b->steps ? first + 1 : b->steps;
     enter(b, DR_PHASE_DENOISE);
     b->steps_start = dr_now_s();
     b->steps_made = 0;
@@ -373,13 +395,14 @@ static void denoise(dr_batch *b)
         if (!b->n_rows || failed(b))
             return;
         uint64_t allocations = dr_alloc_count();
-        denoise_step(b, i);
+        denoise_row(b, i);
         for (int k = 0; k < b->n_rows && !b->r->dry && !failed(b); k++)
             b->row[k]->step = i + 1;
         b->steps_made++;
+        int64_t done = dr_steps_done(&b->m->steps, i + 1);
         for (int k = 0; k < b->n_rows; k++)
-            if (b->row[k]->index == 0)
-                show_preview(b, k, i + 1);
+            if (b->row[k]->index == 0 && done > dr_steps_done(&b->m->steps, i))
+                show_preview(b, k, done);
         tell_all(b);
         b->loop_allocations += dr_alloc_count() - allocations;
     }

@@ -73,9 +73,10 @@ static dr_status weigh(dr_plan *plan, dr_model *m, const dr_job *job, dr_err *er
     dr_status st = dr_batch_open(&b, m, &t, 1, err);
     if (st)
         return st;
-    plan->steps = m->steps.count;
+    plan->steps = m->steps.steps;
     plan->sampler = m->steps.sampler;
     plan->schedule = m->steps.schedule;
+    plan->eta = m->steps.eta;
     dr_group_choose(&b);
     if ((st = dr_group_fit(&b, &peak_bytes, err)))
         return st;
@@ -99,7 +100,7 @@ dr_status dr_plan_make(dr_plan *plan, dr_model *m, const dr_job *job, dr_err *er
         .seed = job->seed,
         .sampler = job->sampler,
         .schedule = job->schedule,
-        .eta = isnan(job->eta) ? 0 : job->eta,
+        .eta = job->eta,
     };
     if ((st = check_size("width", plan->width, m, err)) ||
         (st = check_size("height", plan->height, m, err)))

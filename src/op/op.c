@@ -383,10 +383,10 @@ dr_tensor op_embed_timestep(dr_run *r, double timestep, int64_t c, bool flip, do
 }
 
 void op_sampler_step(dr_run *r, dr_tensor x, dr_tensor out, const dr_tensor *plain,
-                     dr_tensor hist, dr_tensor noise, dr_tensor denoised,
+                     const dr_tensor *hist, int n_hist, dr_tensor noise, dr_tensor denoised,
                      const dr_step_coef *k)
 {
-    dr_tensor u = plain ? *plain : out;
+    dr_tensor u = plain ? *plain : out, h[DR_STEP_HISTORY];
     if (stop(r, "sampler_step"))
         return;
     if (!same_shape(x, out) || !same_shape(x, u)) {
@@ -394,11 +394,18 @@ void op_sampler_step(dr_run *r, dr_tensor x, dr_tensor out, const dr_tensor *pla
                    dr_count(same_shape(x, out) ? u : out), dr_count(x));
         return;
     }
-    LAUNCH(r, DR_K_sampler_step, grid1(blocks(dr_count(x))), T(x), T(out), T(u), T(hist),
-           T(noise), T(denoised), DR_LONG(dr_count(x)), DR_INT(plain != NULL),
-           DR_FLOAT(k->cfg), DR_FLOAT(k->x), DR_FLOAT(k->out), DR_FLOAT(k->hist),
-           DR_FLOAT(k->noise), DR_FLOAT(k->hist_x), DR_FLOAT(k->hist_out),
-           DR_FLOAT(k->denoised_x), DR_FLOAT(k->denoised_out));
+    assert(n_hist >= 0 && n_hist <= DR_STEP_HISTORY && k->slot < n_hist);
+    for (int i = 0; i < DR_STEP_HISTORY; i++) {
+        assert(i < n_hist || k->hist[i] == 0);
+        h[i] = i < n_hist ? hist[i] : x;
+    }
+    LAUNCH(r, DR_K_sampler_step, grid1(blocks(dr_count(x))), T(x), T(out), T(u), T(h[0]),
+           T(h[1]), T(h[2]), T(noise), T(denoised), DR_LONG(dr_count(x)),
+           DR_INT(plain != NULL), DR_FLOAT(k->cfg), DR_FLOAT(k->x), DR_FLOAT(k->out),
+           DR_FLOAT(k->noise), DR_FLOAT(k->hist[0]), DR_FLOAT(k->hist[1]),
+           DR_FLOAT(k->hist[2]), DR_INT(k->slot), DR_FLOAT(k->hist_x),
+           DR_FLOAT(k->hist_out), DR_FLOAT(k->hist_noise), DR_FLOAT(k->denoised_x),
+           DR_FLOAT(k->denoised_out));
 }
 
 dr_tensor op_linear_rgb(dr_run *r, dr_tensor x, dr_tensor matrix)

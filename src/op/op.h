@@ -96,15 +96,20 @@ dr_tensor op_embed_tokens(dr_run *r, const int32_t *ids, int64_t n, int64_t leng
 dr_tensor op_embed_timestep(dr_run *r, double timestep, int64_t c, bool flip, double shift);
 
 /* Coefficients of one denoising step; see cl/sample.cl. */
+#define DR_STEP_HISTORY 3 /* tensors of a sampler's memory */
 typedef struct {
     float cfg;
-    float x, out, hist, noise, hist_x, hist_out, denoised_x, denoised_out;
+    float x, out, noise, hist[DR_STEP_HISTORY];
+    int slot; /* of the memory, to write; -1: none */
+    float hist_x, hist_out, hist_noise;
+    float denoised_x, denoised_out;
 } dr_step_coef;
 
 /* Guidance and update in place; all of x's shape. out: the model's output; plain: its
- * output without the text, NULL: no guidance. noise may be x when coef->noise is 0. */
+ * output without the text, NULL: no guidance. hist: the first n_hist of the memory, those
+ * that coef reads and writes among them. noise may be x when coef has none. */
 void op_sampler_step(dr_run *r, dr_tensor x, dr_tensor out, const dr_tensor *plain,
-                     dr_tensor hist, dr_tensor noise, dr_tensor denoised,
+                     const dr_tensor *hist, int n_hist, dr_tensor noise, dr_tensor denoised,
                      const dr_step_coef *coef);
 
 /* Latents → small RGB in −1..1 by a [c + 1, 3] matrix. */

@@ -237,7 +237,7 @@ void ref_embed_timestep(float *y, double timestep, int64_t c, bool flip, double 
     }
 }
 
-void ref_sampler_step(float *x, const float *out, const float *plain, float *hist,
+void ref_sampler_step(float *x, const float *out, const float *plain, float *const *hist,
                       const float *noise, float *denoised, int64_t count,
                       const dr_step_coef *k)
 {
@@ -245,8 +245,13 @@ void ref_sampler_step(float *x, const float *out, const float *plain, float *his
         double m = out[i], v = x[i];
         if (plain)
             m = plain[i] + (double)k->cfg * (m - plain[i]);
-        x[i] = (float)(k->x * v + k->out * m + k->hist * hist[i] + k->noise * noise[i]);
-        hist[i] = (float)(k->hist_x * v + k->hist_out * m);
+        double next = k->x * v + k->out * m + k->noise * noise[i];
+        for (int s = 0; s < DR_STEP_HISTORY; s++)
+            next += (double)k->hist[s] * hist[s][i];
+        if (k->slot >= 0)
+            hist[k->slot][i] =
+                (float)(k->hist_x * v + k->hist_out * m + k->hist_noise * noise[i]);
+        x[i] = (float)next;
         denoised[i] = (float)(k->denoised_x * v + k->denoised_out * m);
     }
 }

@@ -68,7 +68,8 @@ void ref_embed_tokens(float *y, const int32_t *ids, const float *table,
 void ref_embed_timestep(float *y, double timestep, int64_t c, bool flip, double shift);
 
 /* plain NULL: no guidance; x, hist and denoised are written. */
-void ref_sampler_step(float *x, const float *out, const float *plain, float *hist,
+/* hist: DR_STEP_HISTORY of them. */
+void ref_sampler_step(float *x, const float *out, const float *plain, float *const *hist,
                       const float *noise, float *denoised, int64_t count,
                       const dr_step_coef *k);
 /* matrix: [c + 1, 3], the bias last. */

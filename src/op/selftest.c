@@ -266,25 +266,31 @@ static void test_embeddings(probe *p)
 
 static void test_sampler_step(probe *p)
 {
-    const dr_step_coef k = { .cfg = 7.5f,
-                             .x = 0.9f,
-                             .out = -0.3f,
-                             .hist = 0.2f,
-                             .noise = 0.1f,
-                             .hist_x = 1.1f,
-                             .hist_out = -0.7f,
-                             .denoised_x = 0.4f,
-                             .denoised_out = 0.6f };
-    float *x, *out, *plain, *hist, *noise, *denoised;
-    dr_tensor dx = input(p, &x, 1, 5, 7, 4), dh = input(p, &hist, 1, 5, 7, 4);
+    dr_step_coef k = { .cfg = 7.5f,
+                       .x = 0.9f,
+                       .out = -0.3f,
+                       .noise = 0.1f,
+                       .hist = { 0.2f, -0.6f, 0.5f },
+                       .hist_x = 1.1f,
+                       .hist_out = -0.7f,
+                       .hist_noise = 0.3f,
+                       .denoised_x = 0.4f,
+                       .denoised_out = 0.6f };
+    float *x, *out, *plain, *hist[DR_STEP_HISTORY], *noise, *denoised;
+    dr_tensor dx = input(p, &x, 1, 5, 7, 4), dh[DR_STEP_HISTORY];
+    for (int i = 0; i < DR_STEP_HISTORY; i++)
+        dh[i] = input(p, &hist[i], 1, 5, 7, 4);
     dr_tensor dz = input(p, &noise, 1, 5, 7, 4), dd = input(p, &denoised, 1, 5, 7, 4);
     dr_tensor dout = input(p, &out, 1, 5, 7, 4), du = input(p, &plain, 1, 5, 7, 4);
     if (p->run.err.code)
         return;
-    ref_sampler_step(x, out, plain, hist, noise, denoised, 140, &k);
-    op_sampler_step(&p->run, dx, dout, &du, dh, dz, dd, &k);
+    for (k.slot = 0; k.slot < DR_STEP_HISTORY; k.slot++) {
+        ref_sampler_step(x, out, plain, hist, noise, denoised, 140, &k);
+        op_sampler_step(&p->run, dx, dout, &du, dh, DR_STEP_HISTORY, dz, dd, &k);
+    }
     compare(p, "sampler_step", dx, x, LIMIT);
-    compare(p, "sampler_step history", dh, hist, LIMIT);
+    for (int i = 0; i < DR_STEP_HISTORY; i++)
+        compare(p, "sampler_step history", dh[i], hist[i], LIMIT);
     compare(p, "sampler_step denoised", dd, denoised, LIMIT);
 }
 

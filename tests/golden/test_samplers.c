@@ -1,4 +1,5 @@
 #include "../lib/golden.h"
+#include "../lib/rows.h"
 
 #include "base/file.h"
 #include "base/rng.h"
@@ -56,8 +57,11 @@ static dr_steps steps_of(golden *g, const dr_json *item)
     while (strcmp(dr_schedule_name(schedule), dr_json_get_string(item, "schedule", "")) !=
            0)
         assert_true(++schedule < DR_SCHEDULES);
-    if (dr_schedule_make(&s, g->mem, &cfg, sampler, schedule,
-                         (int64_t)dr_json_get_number(item, "steps", 0), 0, &err))
+    const dr_schedule_ask ask = { .sampler = sampler,
+                                  .schedule = schedule,
+                                  .steps = (int64_t)dr_json_get_number(item, "steps", 0),
+                                  .eta = NAN };
+    if (dr_schedule_make(&s, g->mem, &cfg, &ask, &err))
         fail_msg("%s", err.message);
     return s;
 }
@@ -110,19 +114,18 @@ static void tables_equal_diffusers(void **state)
     assert_int_equal(dr_json_count(list), 120);
 }
 
-/* What the fused kernel does, in double, for the model m = 0.3 u cos(t / 250) + 0.1. */
+/* The loop for the model m = 0.3 u cos(t / 250) + 0.1. */
 static void run_loop(const dr_steps *s, golden_tensor noise, float *out)
 {
     size_t count = golden_count(noise) / (size_t)noise.n;
     for (size_t i = 0; i < count; i++) {
-        double x = s->init_noise_sigma * (double)noise.data[i], h = 0;
+        double x = s->init_noise_sigma * (double)noise.data[i], h[DR_HIST_MAX] = { 0 };
         for (int64_t k = 0; k < s->count; k++) {
             const dr_step *r = &s->row[k];
-            double m = 0.3 * r->in_scale * x * cos(r->timestep / 250) + 0.1, was = x;
-            x = r->x * was + r->out * m + r->hist * h;
-            if (r->noise != 0)
-                x += r->noise * (double)noise.data[(size_t)(k + 1) * count + i];
-            h = r->hist_x * was + r->hist_out * m;
+            double m = 0.3 * r->in_scale * x * cos(r->timestep / 250) + 0.1, z = 0;
+            if (dr_step_draws(r))
+                z = (double)noise.data[(size_t)(k + 1) * count + i];
+            rows_apply(r, &x, h, m, z);
         }
         out[i] = (float)x;
     }

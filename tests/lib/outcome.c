@@ -136,7 +136,7 @@ dr_job golden_job(const dr_json *item)
                    .height = (int64_t)dr_json_get_number(item, "height", 0),
                    .steps = (int64_t)dr_json_get_number(item, "steps", 0),
                    .cfg_scale = dr_json_get_number(item, "cfg", NAN),
-                   .eta = dr_json_get_number(item, "eta", 0),
+                   .eta = NAN,
                    .seed = strtoull(dr_json_get_string(item, "seed", "0"), NULL, 10),
                    .n = 1,
                    .noise = DR_NOISE_TORCH };

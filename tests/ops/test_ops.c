@@ -247,29 +247,35 @@ static void test_sampler_step(void **state)
     for (int i = 0; i < CASES; i++) {
         kit_begin(k);
         int64_t n = kit_pick(k, 1, 3), h = kit_pick(k, 1, 9), count = n * h * 28;
+        int slots = (int)kit_pick(k, 0, DR_STEP_HISTORY);
+        bool noisy = i % 5 != 0, guided = i % 2;
         dr_step_coef c = { .cfg = 7.5f,
                            .x = 0.9f,
                            .out = -0.3f,
-                           .hist = i % 3 ? 0.2f : 0.0f,
-                           .noise = i % 5 ? 0.1f : 0.0f,
+                           .noise = noisy && i % 7 ? 0.1f : 0.0f,
+                           .slot = (int)kit_pick(k, 0, slots) - 1,
                            .hist_x = 1.1f,
                            .hist_out = -0.7f,
+                           .hist_noise = noisy && i % 3 ? 0.4f : 0.0f,
                            .denoised_x = 0.4f,
                            .denoised_out = 0.6f };
-        float *x, *out, *plain, *hist, *noise, *denoised;
-        dr_tensor dx = kit_tensor(k, &x, n, h, 7, 4);
+        float *x, *out, *plain, *hist[DR_STEP_HISTORY], *noise, *denoised;
+        dr_tensor dh[DR_STEP_HISTORY], dx = kit_tensor(k, &x, n, h, 7, 4);
         dr_tensor dout = kit_tensor(k, &out, n, h, 7, 4);
         dr_tensor du = kit_tensor(k, &plain, n, h, 7, 4);
-        dr_tensor dh = kit_tensor(k, &hist, n, h, 7, 4);
         dr_tensor dz = kit_tensor(k, &noise, n, h, 7, 4);
         dr_tensor dd = kit_tensor(k, &denoised, n, h, 7, 4);
-        if (c.noise == 0.0f) /* then noise may be x itself */
+        for (int s = 0; s < DR_STEP_HISTORY; s++) {
+            dh[s] = kit_tensor(k, &hist[s], n, h, 7, 4);
+            c.hist[s] = s < slots && (i + s) % 3 ? 0.2f - 0.3f * (float)s : 0.0f;
+        }
+        if (!noisy) /* then noise may be x itself */
             dz = dx;
-        bool guided = i % 2;
         ref_sampler_step(x, out, guided ? plain : NULL, hist, noise, denoised, count, &c);
-        op_sampler_step(&k->run, dx, dout, guided ? &du : NULL, dh, dz, dd, &c);
+        op_sampler_step(&k->run, dx, dout, guided ? &du : NULL, dh, slots, dz, dd, &c);
         kit_compare(k, dx, x, LIMIT, "sampler_step x");
-        kit_compare(k, dh, hist, LIMIT, "sampler_step hist");
+        for (int s = 0; s < DR_STEP_HISTORY; s++)
+            kit_compare(k, dh[s], hist[s], LIMIT, "sampler_step hist");
         kit_compare(k, dd, denoised, LIMIT, "sampler_step denoised");
     }
 }

@@ -221,9 +221,9 @@ static void test_shapes_are_checked(void **state)
     expect_shape_error(k, "concat");
     r = X(3, 4, 5, 3);
     dr_tensor x = X(2, 4, 5, 3);
-    op_sampler_step(&k->run, x, r, NULL, x, x, x, &(dr_step_coef){ 0 });
+    op_sampler_step(&k->run, x, r, NULL, NULL, 0, x, x, &(dr_step_coef){ .slot = -1 });
     expect_shape_error(k, "sampler_step");
-    op_sampler_step(&k->run, x, x, &r, x, x, x, &(dr_step_coef){ 0 });
+    op_sampler_step(&k->run, x, x, &r, NULL, 0, x, x, &(dr_step_coef){ .slot = -1 });
     expect_shape_error(k, "sampler_step");
     r = X(1, 1, 5, 3);
     op_linear_rgb(&k->run, X(1, 4, 5, 3), r);

@@ -27,7 +27,7 @@ static const slip slips[] = {
     { "conv.cl", "kx - pad_left", "kx - pad_left + 1", "conv2d" },
     { "elementwise.cl", "-1.702f", "-1.7f", "quick_gelu" },
     { "elementwise.cl", "if (has & 4)", "if (has & 8)", "conv2d" },
-    { "sample.cl", "kh * load8", "hx * load8", "sampler_step" },
+    { "sample.cl", "k1 * load8", "hx * load8", "sampler_step" },
     { "weights.cl", "<< 16", "<< 15", "unpack_weights bf16" },
     { "embed.cl", "r % length * cols", "r / length * cols", "embed_tokens" },
 };

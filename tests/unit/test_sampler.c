@@ -1,3 +1,5 @@
+#include "../lib/rows.h"
+
 #include "base/buf.h"
 #include "base/file.h"
 #include "diffusion/sampler.h"
@@ -68,28 +70,30 @@ static dr_steps make(fixture *f, const dr_schedule_config *cfg, dr_sampler_id sa
 {
     dr_steps s;
     dr_err err = { 0 };
-    if (dr_schedule_make(&s, f->mem, cfg, sampler, schedule, steps, eta, &err))
+    const dr_schedule_ask ask = {
+        .sampler = sampler, .schedule = schedule, .steps = steps, .eta = eta
+    };
+    if (dr_schedule_make(&s, f->mem, cfg, &ask, &err))
         fail_msg("%s %lld steps: %s", dr_sampler_name(sampler), (long long)steps,
                  err.message);
+    assert_int_equal(s.steps, steps);
     assert_int_equal(s.count, steps);
     return s;
 }
 
 /* --- against diffusers ------------------------------------------------------------- */
 
-/* What the fused kernel does, on three values. */
+/* The loop on three values. */
 static void run_model(const dr_steps *s, double x[3])
 {
-    double h[3] = { 0 };
+    double h[3][DR_HIST_MAX] = { 0 };
     int draws = 0;
     for (int64_t k = 0; k < s->count; k++) {
         const dr_step *r = &s->row[k];
-        draws += r->noise != 0;
+        draws += dr_step_draws(r);
         for (int i = 0; i < 3; i++) {
             double m = 0.3 * r->in_scale * x[i] * cos(r->timestep / 250) + 0.1;
-            double z = r->noise != 0 ? cos(1.3 * draws + i) : 0, was = x[i];
-            x[i] = r->x * was + r->out * m + r->hist * h[i] + r->noise * z;
-            h[i] = r->hist_x * was + r->hist_out * m;
+            rows_apply(r, &x[i], h[i], m, cos(1.3 * draws + i));
         }
     }
 }
@@ -99,8 +103,9 @@ static void equals_diffusers(void **state)
     fixture *f = *state;
     for (size_t c = 0; c < DR_COUNT(cases); c++) {
         dr_schedule_config cfg = sd15(f, cases[c].keys);
-        dr_steps s = make(f, &cfg, cases[c].sampler, cases[c].schedule, cases[c].steps,
-                          cases[c].eta);
+        double eta = cases[c].sampler == DR_SAMPLER_DDIM ? cases[c].eta : NAN;
+        dr_steps s =
+            make(f, &cfg, cases[c].sampler, cases[c].schedule, cases[c].steps, eta);
         double weighted = 0, x[3] = { -1.5, 0.25, 2 }, error = 0, norm = 0;
         for (int64_t i = 0; i < s.count; i++)
             weighted += (double)(i + 1) * s.row[i].timestep;
@@ -157,15 +162,14 @@ static void a_perfect_model_ends_at_the_picture(void **state)
                 for (size_t c = 0; c < DR_COUNT(counts); c++) {
                     dr_steps s =
                         make(f, &cfg, (dr_sampler_id)id, (dr_schedule_id)k, counts[c], 1);
-                    double x = -1.3 * s.init_noise_sigma, h = 0;
+                    double x = -1.3 * s.init_noise_sigma, h[DR_HIST_MAX] = { 0 };
                     for (int64_t i = 0; i < s.count; i++) {
                         const dr_step *r = &s.row[i];
-                        double m = oracle(p, r->in_scale * x, s.sigma[i], x0), was = x;
+                        double m = oracle(p, r->in_scale * x, s.sigma[i], x0);
                         assert_float_equal(r->denoised_x * x + r->denoised_out * m, x0,
                                            1e-4);
-                        x = r->x * was + r->out * m + r->hist * h + r->noise * 0.4;
-                        h = r->hist_x * was + r->hist_out * m;
-                        assert_true(isfinite(x) && isfinite(h));
+                        rows_apply(r, &x, h, m, 0.4);
+                        assert_true(isfinite(x) && isfinite(h[0] + h[1] + h[2]));
                     }
                     assert_float_equal(x, x0, 1e-4);
                     assert_true(s.sigma[s.count] == 0);
@@ -227,19 +231,22 @@ static void flags_say_what_rows_need(void **state)
     static const struct {
         dr_sampler_id id;
         double eta;
-        bool noise, hist;
+        bool noise;
+        int hist;
     } rows[] = {
-        { DR_SAMPLER_DDIM, 0, false, false },     { DR_SAMPLER_DDIM, NAN, false, false },
-        { DR_SAMPLER_DDIM, 0.5, true, false },    { DR_SAMPLER_EULER, 1, false, false },
-        { DR_SAMPLER_EULER_A, NAN, true, false }, { DR_SAMPLER_DPMPP_2M, 0, false, true },
+        { DR_SAMPLER_DDIM, 0, false, 0 },     { DR_SAMPLER_DDIM, NAN, false, 0 },
+        { DR_SAMPLER_DDIM, 0.5, true, 0 },    { DR_SAMPLER_EULER, 1, false, 0 },
+        { DR_SAMPLER_EULER_A, NAN, true, 0 }, { DR_SAMPLER_EULER_A, 0, false, 0 },
+        { DR_SAMPLER_DPMPP_2M, 0, false, 1 },
     };
     fixture *f = *state;
     dr_schedule_config cfg = sd15(f, "");
     for (size_t i = 0; i < DR_COUNT(rows); i++) {
         dr_steps s = make(f, &cfg, rows[i].id, DR_SCHEDULE_NORMAL, 8, rows[i].eta);
         assert_int_equal(s.uses_noise, rows[i].noise);
-        assert_int_equal(s.uses_hist, rows[i].hist);
-        assert_true(s.row[0].hist == 0); /* the memory is empty */
+        assert_int_equal(s.n_hist, rows[i].hist);
+        for (int k = 0; k < DR_HIST_MAX; k++)
+            assert_true(s.row[0].hist[k] == 0); /* the memory is empty */
     }
 }
 
@@ -265,9 +272,11 @@ static void refuses_what_is_out_of_bounds(void **state)
     for (size_t i = 0; i < DR_COUNT(rows); i++) {
         dr_steps s;
         dr_err err = { 0 };
-        assert_int_equal(dr_schedule_make(&s, f->mem, &cfg, rows[i].id, DR_SCHEDULE_NORMAL,
-                                          rows[i].steps, rows[i].eta, &err),
-                         DR_EINVAL);
+        const dr_schedule_ask ask = { .sampler = rows[i].id,
+                                      .schedule = DR_SCHEDULE_NORMAL,
+                                      .steps = rows[i].steps,
+                                      .eta = rows[i].eta };
+        assert_int_equal(dr_schedule_make(&s, f->mem, &cfg, &ask, &err), DR_EINVAL);
         assert_string_equal(err.field, rows[i].field);
         assert_non_null(strstr(err.message, rows[i].part));
     }
@@ -283,9 +292,8 @@ static void refuses_noise_prediction_at_zero_snr(void **state)
         sd15(f, "\"rescale_betas_zero_snr\":true,\"timestep_spacing\":\"trailing\",");
     assert_true(cfg.alpha_bar[999] == 0);
     assert_float_equal(cfg.sigma[999], 4096, 1e-2);
-    assert_int_equal(dr_schedule_make(&s, f->mem, &cfg, DR_SAMPLER_DDIM, DR_SCHEDULE_NORMAL,
-                                      10, 0, &err),
-                     DR_EMODEL);
+    const dr_schedule_ask ask = { .sampler = DR_SAMPLER_DDIM, .steps = 10 };
+    assert_int_equal(dr_schedule_make(&s, f->mem, &cfg, &ask, &err), DR_EMODEL);
     assert_non_null(strstr(err.message, "step 0 at timestep 999"));
 }
 
