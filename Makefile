@@ -5,7 +5,7 @@ B        := build
 CSTD     := -std=c11 -D_GNU_SOURCE -DCL_TARGET_OPENCL_VERSION=120
 WARN     := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wpointer-arith
 CFLAGS   ?= -O2 -g
-PKGS     := OpenCL clblast hiredis msgpack libwebp libwebpmux libcjson libpcre2-8 libutf8proc inih libxxhash libssl libcrypto libmicrohttpd
+PKGS     := OpenCL clblast hiredis msgpack libwebp libwebpmux spng libturbojpeg libcjson libpcre2-8 libutf8proc inih libxxhash libssl libcrypto libmicrohttpd
 # Asked only by the rules that compile, so that `make demo` can install what is missing first.
 PKG_CFLAGS = $(shell pkg-config --cflags $(PKGS))
 PKG_LIBS   = $(shell pkg-config --libs $(PKGS)) -lm -lpthread

@@ -61,6 +61,8 @@ openssl/ src/queue/tls\.c:
 microhttpd src/worker/http\.c:
 msgpack src/job/msgpack\.c:
 webp/ src/image/webp\.c:
+spng src/image/png\.c:
+turbojpeg src/image/jpeg\.c:
 cjson/ src/base/json\.c:
 pcre2 src/nn/bpe\.c:
 utf8proc src/base/utf8\.c:

@@ -6,7 +6,7 @@ set -eu
 
 build="gcc make pkg-config libc6-dev
   ocl-icd-opencl-dev opencl-headers pocl-opencl-icd libclblast-dev
-  libhiredis-dev libmsgpack-dev libwebp-dev libcjson-dev libpcre2-dev libutf8proc-dev
+  libhiredis-dev libmsgpack-dev libwebp-dev libspng-dev libturbojpeg0-dev libcjson-dev libpcre2-dev libutf8proc-dev
   libinih-dev libxxhash-dev libssl-dev libmicrohttpd-dev
   redis-server redis-tools"
 test="libcmocka-dev git golang-go openssl procps python3 python3-venv
