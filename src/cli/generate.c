@@ -6,7 +6,7 @@
 #include "cli/progress.h"
 #include "dev/dev.h"
 #include "diffusion/pipeline.h"
-#include "image/webp.h"
+#include "image/encode.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -96,12 +96,13 @@ static void on_warning(void *ctx, const char *text)
     dr_json_put_string(&r->warnings, text);
 }
 
-/* Where picture `index` goes; darkroom-SEED.webp without --output. */
+/* Where picture `index` goes; darkroom-SEED and the format's ending without --output. */
 static const char *image_path(const run *r, int64_t index, uint64_t seed)
 {
     if (r->o->output)
         return dr_cli_image_path(r->cli->mem, r->o->output, index, r->plan.n);
-    return dr_arena_printf(r->cli->mem, "darkroom-%llu.webp", (unsigned long long)seed);
+    return dr_arena_printf(r->cli->mem, "darkroom-%llu.%s", (unsigned long long)seed,
+                           dr_image_format_of(r->job->output.format)->extension);
 }
 
 static void report_image(run *r, int64_t index, uint64_t seed, const dr_picture *pic,
@@ -126,15 +127,13 @@ static void report_image(run *r, int64_t index, uint64_t seed, const dr_picture 
 static dr_status write_image(run *r, int64_t index, uint64_t seed, const dr_picture *pic,
                              dr_err *err)
 {
-    dr_webp_opts o = { .quality = r->job->output.quality,
-                       .lossless = r->job->output.lossless,
-                       .effort = DR_WEBP_EFFORT };
+    dr_image_opts o = dr_image_output(r->job, NULL);
     dr_buf_clear(&r->text);
     if (r->job->output.metadata) {
         dr_parameters_text(&r->text, r->model, r->job, &r->plan, index);
         o.parameters = r->text.data;
     }
-    dr_status st = dr_webp_encode(pic->rgb, pic->width, pic->height, &o, &r->webp, err);
+    dr_status st = dr_image_encode(pic->rgb, pic->width, pic->height, &o, &r->webp, err);
     if (st)
         return st;
     const char *path = image_path(r, index, seed);

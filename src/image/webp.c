@@ -1,9 +1,11 @@
 #include "image/webp.h"
 
 #include "base/utf8.h"
+#include "image/exif.h"
 
 #include <darkroom/version.h>
 #include <string.h>
+#include <webp/decode.h>
 #include <webp/encode.h>
 #include <webp/mux.h>
 
@@ -11,22 +13,13 @@
 
 /* --- metadata --- */
 
-/* The next code point; U+FFFD for what is not UTF-8. */
-static int32_t next_cp(const char **p, const char *end)
-{
-    int32_t cp;
-    int n = dr_utf8_decode(*p, (size_t)(end - *p), &cp);
-    *p += n > 0 ? n : 1;
-    return n > 0 ? cp : 0xfffd;
-}
-
 /* Text for XML 1.0, which has no control characters besides tab and newline. */
 static void put_xml(dr_buf *out, const char *text)
 {
     const char *end = text + strlen(text);
     while (text < end) {
         char bytes[4];
-        int32_t cp = next_cp(&text, end);
+        int32_t cp = dr_exif_next(&text, end);
         bool allowed = cp >= 0x20 ? cp < 0xfffe || cp > 0xffff : cp == '\t' || cp == '\n';
         if (cp == '&')
             dr_buf_puts(out, "&amp;");
@@ -64,61 +57,14 @@ static void put_xmp(dr_buf *out, const char *text)
     dr_buf_puts(out, "</rdf:Description>\n</rdf:RDF>\n</x:xmpmeta>\n<?xpacket end=\"r\"?>");
 }
 
-static void put_utf16be(dr_buf *out, const char *text)
-{
-    const char *end = text + strlen(text);
-    while (text < end) {
-        uint32_t cp = (uint32_t)next_cp(&text, end), units[2] = { cp, 0 };
-        int n = 1;
-        if (cp > 0xffff) {
-            units[0] = 0xd800 + ((cp - 0x10000) >> 10);
-            units[1] = 0xdc00 + ((cp - 0x10000) & 0x3ff);
-            n = 2;
-        }
-        for (int i = 0; i < n; i++)
-            dr_buf_put(out, (uint8_t[]){ (uint8_t)(units[i] >> 8), (uint8_t)units[i] }, 2);
-    }
-}
-
-static void put_be(dr_buf *out, uint32_t v, int bytes)
-{
-    while (bytes--)
-        dr_buf_put(out, &(uint8_t){ (uint8_t)(v >> 8 * bytes) }, 1);
-}
-
-/* An entry of a TIFF directory: tag, type, count, value or offset. */
-static void put_entry(dr_buf *out, uint32_t tag, uint32_t type, uint32_t count,
-                      uint32_t value)
-{
-    put_be(out, 1, 2); /* entries of this directory */
-    put_be(out, tag, 2);
-    put_be(out, type, 2);
-    put_be(out, count, 4);
-    put_be(out, value, 4);
-    put_be(out, 0, 4); /* no further directory */
-}
-
-/* Exif (CIPA DC-008): a TIFF head, a directory with the pointer to the Exif directory, and
- * there UserComment (0x9286, type 7), whose bytes lie behind it. */
-static void put_exif(dr_buf *out, const char *text)
-{
-    enum { HEAD = 8, DIRECTORY = 18 };
-    dr_buf comment = { 0 };
-    dr_buf_put(&comment, "UNICODE", 8);
-    put_utf16be(&comment, text);
-    dr_buf_put(out, "MM", 2);
-    put_be(out, 42, 2);
-    put_be(out, HEAD, 4);
-    put_entry(out, 0x8769, 4, 1, HEAD + DIRECTORY);
-    put_entry(out, 0x9286, 7, (uint32_t)comment.len, HEAD + 2 * DIRECTORY);
-    dr_buf_put(out, comment.data, comment.len);
-    out->failed |= comment.failed;
-    dr_buf_free(&comment);
-}
-
 static dr_status no_memory(dr_err *err)
 {
     return dr_fail(err, DR_ENOMEM, "webp: out of memory");
+}
+
+static dr_status wrong_version(dr_err *err)
+{
+    return dr_fail(err, DR_EIO, "webp: libwebp is of another version than its headers");
 }
 
 static bool set_chunk(WebPMux *mux, const char name[4], const dr_buf *content)
@@ -136,7 +82,7 @@ static dr_status add_metadata(const dr_buf *webp, const char *text, dr_buf *out,
     WebPData file = { 0 };
     WebPMux *mux = WebPMuxCreate(&plain, 0);
     put_xmp(&xmp, text);
-    put_exif(&exif, text);
+    dr_exif_put_comment(&exif, text);
     bool done = mux && set_chunk(mux, "XMP ", &xmp) && set_chunk(mux, "EXIF", &exif) &&
                 WebPMuxAssemble(mux, &file) == WEBP_MUX_OK;
     if (done)
@@ -157,34 +103,20 @@ static int on_bytes(const uint8_t *p, size_t n, const WebPPicture *picture)
     return !out->failed;
 }
 
-static dr_status check(int64_t w, int64_t h, const dr_webp_opts *o, dr_err *err)
-{
-    if (w < 1 || h < 1 || w > DR_WEBP_SIDE_MAX || h > DR_WEBP_SIDE_MAX)
-        return dr_fail(err, DR_EINVAL,
-                       "webp: %lld x %lld pixels: each side must be in 1..%d", (long long)w,
-                       (long long)h, DR_WEBP_SIDE_MAX);
-    if (o->quality < 0 || o->quality > 100)
-        return dr_fail_field(err, DR_EINVAL, "output.quality",
-                             "webp: quality %lld: must be in 0..100",
-                             (long long)o->quality);
-    if (o->effort < 0 || o->effort > 6)
-        return dr_fail(err, DR_EINVAL, "webp: effort %lld: must be in 0..6",
-                       (long long)o->effort);
-    return DR_OK;
-}
-
-static dr_status encode(const uint8_t *rgb, int64_t w, int64_t h, const dr_webp_opts *o,
+static dr_status encode(const uint8_t *rgb, int64_t w, int64_t h, const dr_image_opts *o,
                         dr_buf *out, dr_err *err)
 {
     WebPConfig config;
     WebPPicture picture;
     dr_status st = DR_OK;
     if (!WebPConfigInit(&config) || !WebPPictureInit(&picture))
-        return dr_fail(err, DR_EIO, "webp: libwebp is of another version than its headers");
-    config.quality = o->lossless ? LOSSLESS_QUALITY : (float)o->quality;
-    config.lossless = o->lossless;
+        return wrong_version(err);
+    const bool near = o->near_lossless % 100 != 0, lossless = o->lossless || near;
+    config.quality = lossless ? LOSSLESS_QUALITY : (float)o->quality;
+    config.lossless = lossless;
+    config.near_lossless = near ? (int)o->near_lossless : 100;
     config.method = (int)o->effort;
-    picture.use_argb = o->lossless;
+    picture.use_argb = lossless;
     picture.width = (int)w;
     picture.height = (int)h;
     picture.writer = on_bytes;
@@ -202,20 +134,92 @@ static dr_status encode(const uint8_t *rgb, int64_t w, int64_t h, const dr_webp_
     return st;
 }
 
-dr_status dr_webp_encode(const uint8_t *rgb, int64_t w, int64_t h, const dr_webp_opts *o,
+dr_status dr_webp_encode(const uint8_t *rgb, int64_t w, int64_t h, const dr_image_opts *o,
                          dr_buf *out, dr_err *err)
 {
     dr_buf plain = { 0 };
-    dr_buf_clear(out);
-    dr_status st = check(w, h, o, err);
+    if (!o->parameters)
+        return encode(rgb, w, h, o, out, err);
+    dr_status st = encode(rgb, w, h, o, &plain, err);
     if (!st)
-        st = encode(rgb, w, h, o, o->parameters ? &plain : out, err);
-    if (!st && o->parameters)
         st = add_metadata(&plain, o->parameters, out, err);
-    if (!st && out->failed)
-        st = no_memory(err);
-    if (st)
-        dr_buf_clear(out);
     dr_buf_free(&plain);
     return st;
+}
+
+/* --- reading --- */
+
+static const struct {
+    VP8StatusCode code;
+    const char *text;
+} troubles[] = {
+    { VP8_STATUS_NOT_ENOUGH_DATA, "cut short" },
+    { VP8_STATUS_SUSPENDED, "cut short" },
+    { VP8_STATUS_UNSUPPORTED_FEATURE, "of a kind that libwebp does not know" },
+};
+
+static dr_status from_webp(VP8StatusCode code, dr_err *err)
+{
+    const char *text = "broken";
+    if (code == VP8_STATUS_OUT_OF_MEMORY)
+        return no_memory(err);
+    for (size_t i = 0; i < DR_COUNT(troubles); i++)
+        if (troubles[i].code == code)
+            text = troubles[i].text;
+    return dr_fail(err, DR_EINVAL, "webp: the file is %s", text);
+}
+
+/* What the file's RIFF head says that it has, against what is there. */
+static dr_status check_length(const uint8_t *p, size_t n, dr_err *err)
+{
+    enum { HEAD = 8 };
+    size_t says =
+        (size_t)p[4] | (size_t)p[5] << 8 | (size_t)p[6] << 16 | (size_t)p[7] << 24;
+    if (says > n - HEAD)
+        return dr_fail(err, DR_EINVAL, "webp: cut short: %zu bytes, of which %zu are there",
+                       says + HEAD, n);
+    return DR_OK;
+}
+
+static int orientation(const uint8_t *p, size_t n)
+{
+    const WebPData file = { .bytes = p, .size = n };
+    WebPData exif;
+    int turn = 1;
+    WebPMux *mux = WebPMuxCreate(&file, 0);
+    if (mux && WebPMuxGetChunk(mux, "EXIF", &exif) == WEBP_MUX_OK)
+        turn = dr_exif_orientation(exif.bytes, exif.size);
+    WebPMuxDelete(mux);
+    return turn;
+}
+
+dr_status dr_webp_read(dr_stored *out, const uint8_t *p, size_t n,
+                       const dr_image_limits *limits, dr_err *err)
+{
+    WebPDecoderConfig config;
+    dr_image *im = &out->image;
+    if (!WebPInitDecoderConfig(&config))
+        return wrong_version(err);
+    dr_status st = check_length(p, n, err);
+    if (st)
+        return st;
+    VP8StatusCode code = WebPGetFeatures(p, n, &config.input);
+    if (code)
+        return from_webp(code, err);
+    if (config.input.has_animation)
+        return dr_fail(err, DR_EINVAL, "webp: it is animated: send one picture");
+    const int channels = config.input.has_alpha ? 4 : 3;
+    st = dr_stored_new(out, "webp", config.input.width, config.input.height, channels,
+                       limits, err);
+    if (st)
+        return st;
+    config.output.colorspace = channels == 4 ? MODE_RGBA : MODE_RGB;
+    config.output.is_external_memory = 1;
+    config.output.u.RGBA = (WebPRGBABuffer){ .rgba = im->px,
+                                             .stride = (int)(im->w * channels),
+                                             .size = dr_image_bytes(im) };
+    code = WebPDecode(p, n, &config);
+    WebPFreeDecBuffer(&config.output);
+    out->orientation = orientation(p, n);
+    return code ? from_webp(code, err) : DR_OK;
 }

@@ -3,7 +3,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "image/webp.h"
+#include "image/encode.h"
 #include "job/events.h"
 #include "job/msgpack.h"
 
@@ -129,14 +129,15 @@ void dr_publish_warning(dr_worker *w, dr_slot *s, int index)
 
 void dr_publish_preview(dr_worker *w, dr_slot *s)
 {
-    const dr_webp_opts o = { .quality = s->job->output.quality,
-                             .effort = DR_WEBP_PREVIEW_EFFORT };
+    const dr_image_opts o = { .format = DR_FORMAT_WEBP,
+                              .quality = s->job->output.quality,
+                              .effort = DR_WEBP_PREVIEW_EFFORT };
     const dr_event_peek e = { .step = s->preview.step,
                               .width = s->preview.width,
                               .height = s->preview.height };
     dr_err err = { 0 };
-    if (may_send(w, s) && !dr_webp_encode(s->preview.rgb, s->preview.width,
-                                          s->preview.height, &o, &w->webp, &err)) {
+    if (may_send(w, s) && !dr_image_encode(s->preview.rgb, s->preview.width,
+                                           s->preview.height, &o, &w->webp, &err)) {
         const dr_event_head head = next_head(w, s);
         const dr_blob blob = { .index = -1, .bytes = w->webp.data, .n = w->webp.len };
         dr_event_preview(&w->text, &head, &e);
@@ -186,10 +187,7 @@ bool dr_publish_images(dr_worker *w, dr_slot *s)
 void dr_publish_image(dr_worker *w, dr_slot *s, int index)
 {
     dr_slot_image *im = &s->images[index];
-    const dr_webp_opts o = { .quality = s->job->output.quality,
-                             .lossless = s->job->output.lossless,
-                             .effort = DR_WEBP_EFFORT,
-                             .parameters = im->parameters };
+    const dr_image_opts o = dr_image_output(s->job, im->parameters);
     double from_s = dr_now_s();
     if (index == s->plan.n - 1) {
         const dr_event_step e = { .phase = dr_phase_name(DR_PHASE_COMPRESS),
@@ -200,7 +198,7 @@ void dr_publish_image(dr_worker *w, dr_slot *s, int index)
     }
     if (!s->lost && !s->webp_err.code)
         s->webp_err.code =
-            dr_webp_encode(im->rgb, im->width, im->height, &o, &im->webp, &s->webp_err);
+            dr_image_encode(im->rgb, im->width, im->height, &o, &im->webp, &s->webp_err);
     dr_free(im->rgb);
     im->rgb = NULL;
     s->compress_s += dr_now_s() - from_s;
