@@ -9,7 +9,8 @@
  * the model's default and are filled in by the plan. */
 
 /* Bounds of an untrusted job; each is enforced in src/job/. */
-#define DR_JOB_BYTES_MAX    ((size_t)1 << 20)
+#define DR_JOB_BYTES_MAX    ((size_t)1 << 20)  /* without its pictures */
+#define DR_ENTRY_BYTES_MAX  ((size_t)64 << 20) /* with them, as sent */
 #define DR_JOB_DEPTH_MAX    8
 #define DR_JOB_OBJECTS_MAX  4096
 #define DR_JOB_ID_MAX       128

@@ -18,6 +18,46 @@ static dr_status check_size(const char *field, int64_t v, const dr_model *m, dr_
                          (long long)(near ? near : f));
 }
 
+static bool has_picture(const dr_picture_ref *p)
+{
+    return p->n || p->key;
+}
+
+/* What a job may ask for and nothing here makes yet: an error, because leaving it out in
+ * silence would give another picture than the one asked for. A part that is built takes its
+ * row with it. */
+static dr_status refuse_unbuilt(const dr_job *job, dr_err *err)
+{
+    const struct {
+        const char *field;
+        bool asked;
+    } parts[] = {
+        { "init_image", job->task != DR_TXT2IMG || has_picture(&job->init.image) },
+        { "mask", has_picture(&job->mask.image) },
+        { "hires", job->hires.scale > 1 },
+        { "loras", job->n_loras },
+        { "controls", job->n_controls },
+        { "cfg_rescale", job->cfg_rescale > 0 },
+        { "cfg_start", job->cfg_start > 0 },
+        { "cfg_end", job->cfg_end > 0 && job->cfg_end < 1 },
+        { "perp_neg", job->perp_neg },
+        { "subseed_strength", job->subseed_strength > 0 },
+        { "tiling", job->tiling },
+        { "sigmas", job->n_sigmas },
+        { "timesteps", job->n_timesteps },
+        { "output.format", job->output.format != DR_FORMAT_WEBP },
+        { "output.near_lossless",
+          job->output.near_lossless > 0 && job->output.near_lossless < 100 },
+        { "output.sheet", job->output.sheet },
+    };
+    for (size_t i = 0; i < DR_COUNT(parts); i++)
+        if (parts[i].asked)
+            return dr_fail_field(err, DR_EINVAL, parts[i].field,
+                                 "%s: this version cannot do that; leave it out",
+                                 parts[i].field);
+    return DR_OK;
+}
+
 /* --- memory --- */
 
 /* Run the first n rows of the group dry: *err says how it went. DR_ENOMEM: they are too
@@ -102,7 +142,8 @@ dr_status dr_plan_make(dr_plan *plan, dr_model *m, const dr_job *job, dr_err *er
         .schedule = job->schedule,
         .eta = job->eta,
     };
-    if ((st = check_size("width", plan->width, m, err)) ||
+    if ((st = refuse_unbuilt(job, err)) ||
+        (st = check_size("width", plan->width, m, err)) ||
         (st = check_size("height", plan->height, m, err)))
         return st;
     return weigh(plan, m, job, err);

@@ -22,13 +22,15 @@ dr_status dr_job_id_check(const char *field, const char *text, size_t n, dr_err 
     return DR_OK;
 }
 
-/* 32 random bits: what PyTorch's generator and a JavaScript number keep whole. */
-static dr_status random_seed(uint64_t *out, dr_err *err)
+/* Both seeds; 32 random bits: what PyTorch's generator and a JavaScript number keep whole.
+ */
+static dr_status random_seeds(dr_job *job, dr_err *err)
 {
-    uint32_t bits;
-    if (getrandom(&bits, sizeof bits, 0) != (ssize_t)sizeof bits)
+    uint32_t bits[2];
+    if (getrandom(bits, sizeof bits, 0) != (ssize_t)sizeof bits)
         return dr_fail(err, DR_EIO, "getrandom gave no seed");
-    *out = bits;
+    job->seed = bits[0];
+    job->subseed = bits[1];
     return DR_OK;
 }
 
@@ -47,13 +49,17 @@ static dr_status new_job(dr_job **out, dr_arena *mem, const char *id,
         .seed_is_random = true,
         .n = 1,
         .eta = NAN,
-        .output = { .quality = d->quality, .metadata = true },
+        .cfg_end = 1,
+        .init = { .strength = 0.8 },
+        .mask = { .blur = 4, .padding = 32 },
+        .hires = { .strength = 0.7 },
+        .output = { .quality = d->quality, .near_lossless = 100, .metadata = true },
         .preview = { .every = d->preview_every },
         .priority = DR_PRIORITY_NORMAL,
         .max_attempts = 3,
     };
     *out = job;
-    return random_seed(&job->seed, err);
+    return random_seeds(job, err);
 }
 
 /* The values of one field of the entry, appended to list: those of the map inside `job` and
@@ -102,10 +108,11 @@ static dr_status check_entry(const dr_field *fields, int n_fields, dr_err *err)
     for (int i = 0; i < n_fields; i++) {
         bytes += strlen(fields[i].name) + fields[i].len;
         maps += !strcmp(fields[i].name, "job") || !strcmp(fields[i].name, "json");
-        if (bytes > DR_JOB_BYTES_MAX)
+        if (bytes > DR_ENTRY_BYTES_MAX)
             return dr_fail(err, DR_EINVAL,
-                           "job of more than %zu bytes: must be at most that",
-                           DR_JOB_BYTES_MAX);
+                           "job of more than %zu bytes with its pictures: must be at most "
+                           "that; store large ones under input: keys",
+                           DR_ENTRY_BYTES_MAX);
     }
     if (maps > 1)
         return dr_fail_field(err, DR_EINVAL, "job",
@@ -128,6 +135,11 @@ dr_status dr_job_decode(dr_job **out, dr_arena *mem, const char *id, const dr_fi
         dr_status got = add_field(&list, mem, &fields[i], st ? NULL : err);
         st = st ? st : got;
     }
+    if (!st && dr_job_own_bytes(list.as.items.first) > DR_JOB_BYTES_MAX)
+        st =
+            dr_fail(err, DR_EINVAL,
+                    "job of more than %zu bytes without its pictures: must be at most that",
+                    DR_JOB_BYTES_MAX);
     dr_job *job = *out;
     dr_status filled = dr_job_fill(job, mem, list.as.items.first, st ? NULL : err);
     if (st || (st = filled))

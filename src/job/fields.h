@@ -11,4 +11,7 @@
 DR_MUST_USE dr_status dr_job_fill(dr_job *job, dr_arena *mem, const dr_value *values,
                                   dr_err *err);
 
+/* Bytes of the values and their names, but for what stands where pictures may. */
+size_t dr_job_own_bytes(const dr_value *values);
+
 #endif

@@ -50,8 +50,38 @@ static const struct {
     { "eta", "0.5", FLOAT, AT(eta), 0.5 },
     { "noise", "torch", ENUM, AT(noise), DR_NOISE_TORCH },
     { "noise", "philox", ENUM, AT(noise), DR_NOISE_PHILOX },
-    { "output_format", "webp", INT, AT(output.quality), 90 },
-    { "output.format", "webp", INT, AT(output.quality), 90 },
+    { "cfg_rescale", "0.7", FLOAT, AT(cfg_rescale), 0.7 },
+    { "guidance_rescale", "1", FLOAT, AT(cfg_rescale), 1 },
+    { "cfg_start", "0.25", FLOAT, AT(cfg_start), 0.25 },
+    { "cfg_end", "0.75", FLOAT, AT(cfg_end), 0.75 },
+    { "perp_neg", "true", BOOL, AT(perp_neg), 1 },
+    { "subseed", "5", INT, AT(subseed), 5 },
+    { "variation_seed", "6", INT, AT(subseed), 6 },
+    { "subseed_strength", "0.3", FLOAT, AT(subseed_strength), 0.3 },
+    { "variation_strength", "0.4", FLOAT, AT(subseed_strength), 0.4 },
+    { "tiling", "true", BOOL, AT(tiling), 1 },
+    { "seamless", "true", BOOL, AT(tiling), 1 },
+    { "hires", "2", FLOAT, AT(hires.scale), 2 },
+    { "hires", "true", FLOAT, AT(hires.scale), 2 },
+    { "hires", "false", FLOAT, AT(hires.scale), 0 },
+    { "hires_fix", "true", FLOAT, AT(hires.scale), 2 },
+    { "enable_hr", "true", FLOAT, AT(hires.scale), 2 },
+    { "enable_hr", "false", FLOAT, AT(hires.scale), 0 },
+    { "hires.scale", "1.5", FLOAT, AT(hires.scale), 1.5 },
+    { "hires_scale", "4", FLOAT, AT(hires.scale), 4 },
+    { "hr_scale", "1", FLOAT, AT(hires.scale), 1 },
+    { "output_format", "webp", ENUM, AT(output.format), DR_FORMAT_WEBP },
+    { "output.format", "png", ENUM, AT(output.format), DR_FORMAT_PNG },
+    { "format", "jpeg", ENUM, AT(output.format), DR_FORMAT_JPEG },
+    { "format", "JPG", ENUM, AT(output.format), DR_FORMAT_JPEG },
+    { "output.near_lossless", "60", INT, AT(output.near_lossless), 60 },
+    { "output_near_lossless", "0", INT, AT(output.near_lossless), 1 },
+    { "near_lossless", "100", INT, AT(output.near_lossless), 100 },
+    { "output.sheet", "true", BOOL, AT(output.sheet), 1 },
+    { "output_sheet", "true", BOOL, AT(output.sheet), 1 },
+    { "sheet", "true", BOOL, AT(output.sheet), 1 },
+    { "output.contact_sheet", "true", BOOL, AT(output.sheet), 1 },
+    { "contact_sheet", "true", BOOL, AT(output.sheet), 1 },
     { "output.quality", "0", INT, AT(output.quality), 0 },
     { "output_quality", "80", INT, AT(output.quality), 80 },
     { "quality", "100", INT, AT(output.quality), 100 },
@@ -68,6 +98,7 @@ static const struct {
     { "events", "msgpack", BOOL, AT(events_msgpack), 1 },
     { "events", "json", BOOL, AT(events_msgpack), 0 },
     { "task", "txt2img", ENUM, AT(task), DR_TXT2IMG },
+    { "task", "text-to-image", ENUM, AT(task), DR_TXT2IMG },
     { "priority", "high", ENUM, AT(priority), DR_PRIORITY_HIGH },
     { "priority", "normal", ENUM, AT(priority), DR_PRIORITY_NORMAL },
     { "priority", "low", ENUM, AT(priority), DR_PRIORITY_LOW },
@@ -86,6 +117,7 @@ static const struct {
     { "model", "tiny-sd", AT(model) },
     { "checkpoint", "v1.5", AT(model) },
     { "model_name", "sd 1.5", AT(model) },
+    { "model", "v1.safetensors.x", AT(model) },
     { "unique", "user-7", AT(unique) },
     { "id", "job_1.a~", AT(id) },
     { "meta", "{\"a\":[1,null]}", AT(meta_json) },
@@ -155,7 +187,7 @@ static void test_every_name_in_every_shape(void **state)
         char bare[256], quoted[256];
         snprintf(bare, sizeof bare, "{'prompt':'x','%s':%s}", name, value);
         snprintf(quoted, sizeof quoted, "{'prompt':'x','%s':'%s'}", name, value);
-        bool word = is_word(cases[i].kind, value) || strpbrk(value, "xXjmw");
+        bool word = is_word(cases[i].kind, value) || strpbrk(value, "xXjmwpJ");
         for (int shape = 0; shape < 5; shape++) {
             dr_status st = shape == 0   ? decode_plain(t, name, value, NULL)
                            : shape == 1 ? decode_json(t, word ? quoted : bare)
@@ -213,11 +245,27 @@ static void test_defaults_of_an_empty_job(void **state)
     assert_int_equal(job->preview.every, 0);
     assert_int_equal(job->priority, DR_PRIORITY_NORMAL);
     assert_int_equal(job->max_attempts, 3);
+    assert_int_equal(job->task, DR_TXT2IMG);
+    assert_true(job->cfg_rescale == 0 && job->cfg_start == 0 && job->cfg_end == 1);
+    assert_true(job->init.strength == 0.8 && job->init.fit == DR_FIT_STRETCH);
+    assert_true(job->mask.blur == 4 && job->mask.padding == 32);
+    assert_true(job->hires.scale == 0 && job->hires.strength == 0.7);
+    assert_true(job->hires.steps == 0 && job->hires.upscaler == DR_UPSCALE_LATENT);
+    assert_true(job->subseed_strength == 0 && job->subseed <= UINT32_MAX);
+    assert_int_equal(job->output.format, DR_FORMAT_WEBP);
+    assert_int_equal(job->output.near_lossless, 100);
+    assert_int_equal(job->n_loras + job->n_controls, 0);
+    assert_null(job->init.image.bytes);
+    assert_null(job->init.image.key);
+    assert_null(job->sigmas);
     assert_int_equal(job->n_warnings, 0);
-    uint64_t first = job->seed;
-    bool differs = false;
-    for (int i = 0; i < 4; i++)
+    uint64_t first = job->seed, first_sub = job->subseed;
+    bool differs = false, sub_differs = false;
+    for (int i = 0; i < 4; i++) {
         differs |= !decode_plain(t, NULL) && t->job->seed != first;
+        sub_differs |= t->job->subseed != first_sub;
+    }
+    assert_true(sub_differs);
     assert_true(differs);
 }
 
@@ -273,6 +321,36 @@ static const struct {
     { "cfg_scale", "-0.1", "cfg_scale", "0..100" },
     { "cfg_scale", "100.1", "cfg_scale", "0..100" },
     { "eta", "1.01", "eta", "0..1" },
+    { "cfg_rescale", "1.1", "cfg_rescale", "0..1" },
+    { "cfg_start", "-0.1", "cfg_start", "0..1" },
+    { "cfg_end", "2", "cfg_end", "0..1" },
+    { "cfg_end", "0", "cfg_start", "cfg_start 0: must be below cfg_end, which is 0" },
+    { "cfg_start", "1", "cfg_start", "cfg_scale 1 turns guidance off" },
+    { "perp_neg", "2", "perp_neg", "true or false" },
+    { "tiling", "x", "tiling", "true or false" },
+    { "subseed", "-2", "subseed", "subseed -2: must be a whole number in 0.." },
+    { "subseed_strength", "1.5", "subseed_strength", "0..1" },
+    { "strength", "1.5", "strength", "strength 1.5: must be a number in 0..1" },
+    { "denoising_strength", "-0.5", "strength", "0..1" },
+    { "fit", "tile", "fit", "\"tile\": this version knows stretch, crop, pad" },
+    { "resize_mode", "3", "fit", "this version knows stretch, crop, pad" },
+    { "init.mean", "5", "init.mean", "true or false" },
+    { "mask_blur", "-1", "mask_blur", "0..256" },
+    { "mask_blur", "257", "mask_blur", "0..256" },
+    { "mask_padding", "2049", "mask_padding", "0..2048" },
+    { "mask_padding", "1.5", "mask_padding", "whole number" },
+    { "inpaint_full_res", "7", "only_masked", "true or false" },
+    { "hires", "0.5", "hires.scale", "hires.scale 0.5: must be a number in 1..4" },
+    { "hires", "much", "hires", "must be a scale, a map, or true or false" },
+    { "hr_scale", "5", "hires.scale", "1..4" },
+    { "hr_second_pass_steps", "1001", "hires.steps", "0..1000" },
+    { "hires_strength", "1.01", "hires.strength", "0..1" },
+    { "hr_upscaler", "ESRGAN_4x", "hires.upscaler", "this version knows latent, lanczos" },
+    { "enable_hr", "5", "enable_hr", "true or false" },
+    { "hr_resize_x", "1024", "hr_resize_x", "cannot do that; leave it out" },
+    { "lora_scale", "11", "lora_scale", "-10..10" },
+    { "near_lossless", "101", "output.near_lossless", "0..100" },
+    { "sheet", "no way", "output.sheet", "true or false" },
     { "clip_skip", "13", "clip_skip", "1..12" },
     { "clip_skip", "-13", "clip_skip", "-1..-12" },
     { "output.quality", "101", "output.quality", "0..100" },
@@ -284,11 +362,15 @@ static const struct {
     { "delay_ms", "2592000001", "delay_ms", "0..2592000000" },
     { "max_attempts", "0", "max_attempts", "1..100" },
     { "max_attempts", "101", "max_attempts", "1..100" },
-    { "output.format", "png", "output.format", "\"png\": this version knows webp" },
+    { "output.format", "gif", "output.format",
+      "\"gif\": this version knows webp, png, jpeg" },
     { "noise", "perlin", "noise", "philox, torch" },
     { "events", "xml", "events", "json, msgpack" },
     { "priority", "urgent", "priority", "high, normal, low" },
-    { "task", "img2img", "task", "\"img2img\": this version knows txt2img" },
+    { "task", "outpaint", "task",
+      "\"outpaint\": this version knows txt2img, img2img, inpaint" },
+    { "task", "img2img", "task", "task img2img needs an init_image" },
+    { "task", "inpaint", "task", "task inpaint needs an init_image" },
     { "sampler", "heun", "sampler", "\"heun\"; known: ddim, euler, euler_a, dpmpp_2m" },
     { "sampler", "karras", "sampler", "known: ddim" },
     { "sampler", "DPM++ 2M SDE", "sampler", "known: ddim" },
@@ -300,6 +382,9 @@ static const struct {
     { "model", "../other", "model", "without" },
     { "model", "a/b", "model", "without" },
     { "model", "..", "model", "without" },
+    { "model", ".hidden", "model", "without" },
+    { "model", "a\nb", "model", "control characters" },
+    { "model", "a\x7f", "model", "control characters" },
     { "model", "", "model", "empty" },
     { "seed", "-2", "seed", "0..18446744073709551615" },
     { "seed", "18446744073709551616", "seed", "0..18446744073709551615" },
@@ -307,8 +392,6 @@ static const struct {
     { "seed", "abc", "seed", "whole number" },
     { "seed", "", "seed", "whole number" },
     { "id", "", "id", "1..128" },
-    { "prompt_strength", "0.8", "strength",
-      "prompt_strength: this version makes txt2img only" },
 };
 
 static void test_bad_values(void **state)
@@ -346,6 +429,18 @@ static void test_bounds_are_accepted(void **state)
         { "ttl_ms", "0" },
         { "ttl_ms", "2592000000" },
         { "delay_ms", "2592000000" },
+        { "strength", "0" },
+        { "strength", "1" },
+        { "cfg_rescale", "1" },
+        { "cfg_end", "0.001" },
+        { "mask_blur", "256" },
+        { "mask_padding", "2048" },
+        { "hires", "1.0" },
+        { "hires", "4" },
+        { "near_lossless", "0" },
+        { "subseed_strength", "1" },
+        { "subseed", "18446744073709551615" },
+        { "variation_seed", "-1" },
     };
     fixture *t = *state;
     for (size_t i = 0; i < DR_COUNT(good); i++)
@@ -391,13 +486,69 @@ static void test_not_finite(void **state)
 static void test_wrong_types(void **state)
 {
     static const char *const names[] = {
-        "id",         "events",        "task",     "model",           "prompt",
-        "width",      "height",        "size",     "negative_prompt", "steps",
-        "cfg_scale",  "seed",          "n",        "sampler",         "schedule",
-        "scheduler",  "karras",        "eta",      "clip_skip",       "noise",
-        "output",     "output.format", "ttl_ms",   "output.quality",  "output.lossless",
-        "preview",    "preview.every", "priority", "output.metadata", "preview.size",
-        "timeout_ms", "max_attempts",  "delay_ms", "unique",
+        "id",
+        "events",
+        "task",
+        "model",
+        "prompt",
+        "width",
+        "height",
+        "size",
+        "negative_prompt",
+        "steps",
+        "cfg_scale",
+        "seed",
+        "n",
+        "sampler",
+        "schedule",
+        "scheduler",
+        "karras",
+        "eta",
+        "clip_skip",
+        "noise",
+        "output",
+        "output.format",
+        "ttl_ms",
+        "output.quality",
+        "output.lossless",
+        "preview",
+        "preview.every",
+        "priority",
+        "output.metadata",
+        "preview.size",
+        "timeout_ms",
+        "max_attempts",
+        "delay_ms",
+        "unique",
+        "init_image",
+        "strength",
+        "fit",
+        "init.mean",
+        "mask",
+        "mask_blur",
+        "mask_invert",
+        "only_masked",
+        "mask_padding",
+        "subseed",
+        "tiling",
+        "subseed_strength",
+        "perp_neg",
+        "cfg_start",
+        "cfg_end",
+        "cfg_rescale",
+        "hires.steps",
+        "enable_hr",
+        "lora_scale",
+        "control_image",
+        "output.near_lossless",
+        "output.sheet",
+        "hires.upscaler",
+        "hires.scale",
+        "control_strength",
+        "init",
+        "embeddings",
+        "refiner",
+        "control_type",
     };
     fixture *t = *state;
     for (size_t i = 0; i < DR_COUNT(names); i++)
@@ -516,10 +667,6 @@ static void test_prompts(void **state)
     f = (dr_field){ "prompt", "gr\xc3\xbcn \xf0\x9f\x94\xb4", 10 };
     assert_int_equal(decode(t, &f, 1), DR_OK);
     assert_string_equal(t->job->prompt, "gr\xc3\xbcn \xf0\x9f\x94\xb4");
-    f = (dr_field){ "prompt", "cat <lora:x:1>", 14 };
-    assert_fails(t, decode(t, &f, 1), "prompt", "<lora:...> at byte 4");
-    assert_fails(t, decode_plain(t, "negative", "<lora:x:1>", NULL), "negative_prompt",
-                 "no LoRA");
 }
 
 static void test_ids(void **state)
@@ -650,32 +797,39 @@ static void test_unknown_fields(void **state)
     assert_non_null(strstr(t->job->warnings[0], " and 94 more"));
 }
 
-static void test_what_is_not_txt2img(void **state)
+static void test_what_no_version_does_yet(void **state)
 {
     static const char *const names[][2] = {
-        { "init_image", "init_image" },
-        { "image", "init_image" },
-        { "input_image", "init_image" },
-        { "source_image", "init_image" },
-        { "init_images", "init_image" },
-        { "mask", "mask" },
-        { "mask_image", "mask" },
-        { "source_mask", "mask" },
-        { "strength", "strength" },
-        { "denoising_strength", "strength" },
-        { "denoise", "strength" },
-        { "mask_blur", "mask_blur" },
-        { "loras", "loras" },
-        { "lora", "loras" },
-        { "control_image", "control" },
-        { "controlnets", "control" },
-        { "enable_hr", "hires" },
-        { "tis", "embeddings" },
+        { "embeddings", "embeddings" },       { "tis", "embeddings" },
+        { "ip_adapter", "ip_adapter_image" }, { "ref_images", "ip_adapter_image" },
+        { "refiner_checkpoint", "refiner" },  { "control_type", "control_type" },
+        { "hr_resize_y", "hr_resize_x" },
     };
+    static const char *const nothing[] = { "", "0", "false" };
     fixture *t = *state;
-    for (size_t i = 0; i < DR_COUNT(names); i++)
+    for (size_t i = 0; i < DR_COUNT(names); i++) {
         assert_fails(t, decode_plain(t, names[i][0], "0.5", NULL), names[i][1],
-                     "this version makes txt2img only");
+                     "this version cannot do that; leave it out");
+        for (size_t k = 0; k < DR_COUNT(nothing); k++)
+            assert_int_equal(decode_plain(t, names[i][0], nothing[k], NULL), DR_OK);
+    }
+}
+
+/* ".safetensors" is dropped wherever a name is. */
+static void test_names(void **state)
+{
+    fixture *t = *state;
+    char name[DR_NAME_BYTES_MAX + 2] = "";
+    assert_int_equal(decode_plain(t, "model", "v1.5.safetensors", NULL), DR_OK);
+    assert_string_equal(t->job->model, "v1.5");
+    assert_fails(t, decode_plain(t, "model", ".safetensors", NULL), "model", "leading");
+    memset(name, 'a', DR_NAME_BYTES_MAX);
+    assert_int_equal(decode_plain(t, "model", name, NULL), DR_OK);
+    name[DR_NAME_BYTES_MAX] = 'a';
+    assert_fails(t, decode_plain(t, "model", name, NULL), "model",
+                 "model of 129 bytes: must be at most 128");
+    dr_field f[] = { { "prompt", "x", 1 }, { "model", "a\0b", 3 } };
+    assert_fails(t, decode(t, f, 2), "model", "byte 1 is NUL");
 }
 
 static void test_sampler_spellings(void **state)
@@ -754,7 +908,8 @@ int main(void)
         TEST(test_two_spellings),
         TEST(test_nested_maps),
         TEST(test_unknown_fields),
-        TEST(test_what_is_not_txt2img),
+        TEST(test_what_no_version_does_yet),
+        TEST(test_names),
         TEST(test_sampler_spellings),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

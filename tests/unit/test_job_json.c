@@ -127,16 +127,32 @@ static void test_number_of_values(void **state)
     }
 }
 
+/* {"prompt": "x", "m": "aaa…"} with names and texts of n bytes. */
+static dr_status decode_sized(fixture *t, size_t n, const char *name)
+{
+    dr_buf b = { 0 };
+    size_t length = n - strlen("promptx") - strlen(name);
+    char *text = dr_alloc(length + 1);
+    memset(text, 'A', length);
+    dr_buf_printf(&b, "{\"prompt\":\"x\",\"%s\":\"%s\"}", name, text);
+    dr_free(text);
+    dr_status st = decode_as(t, "json", b.data, b.len);
+    dr_buf_free(&b);
+    return st;
+}
+
+/* What a job says itself is bounded closely, it with its pictures widely. */
 static void test_size(void **state)
 {
     fixture *t = *state;
-    size_t n = DR_JOB_BYTES_MAX - 4 /* "json" */;
-    char *text = dr_alloc(n + 1);
-    memset(text, ' ', n + 1);
-    memcpy(text, "{\"prompt\":\"x\"}", 14);
-    assert_int_equal(decode_as(t, "json", text, n), DR_OK);
-    assert_fails(t, decode_as(t, "json", text, n + 1), "", "more than 1048576 bytes");
-    dr_free(text);
+    assert_int_equal(decode_sized(t, DR_JOB_BYTES_MAX, "m"), DR_OK);
+    assert_fails(t, decode_sized(t, DR_JOB_BYTES_MAX + 1, "m"), "",
+                 "job of more than 1048576 bytes without its pictures");
+    assert_fails(t, decode_sized(t, 3 << 20, "prompt_2"), "", "more than 1048576 bytes");
+    assert_fails(t, decode_sized(t, 4 << 20, "image"), "init_image",
+                 "no picture that is known here");
+    assert_fails(t, decode_sized(t, DR_ENTRY_BYTES_MAX + 1, "image"), "",
+                 "job of more than 67108864 bytes with its pictures");
 }
 
 /* Plain fields and a map make one job. */

@@ -22,12 +22,14 @@ static void pack_text(msgpack_packer *pk, const char *text)
     msgpack_pack_str_body(pk, text, strlen(text));
 }
 
+static const char jpeg[8] = "\xff\xd8\xff\xe0\0\x10JF";
+
 /* A message with every msgpack type in it that is accepted. */
 static void pack_valid(dr_buf *b)
 {
     msgpack_packer pk;
     msgpack_packer_init(&pk, b, write_buf);
-    msgpack_pack_map(&pk, 10);
+    msgpack_pack_map(&pk, 13);
     pack_text(&pk, "id");
     pack_text(&pk, "job-1");
     pack_text(&pk, "prompt");
@@ -44,6 +46,20 @@ static void pack_valid(dr_buf *b)
     msgpack_pack_true(&pk);
     pack_text(&pk, "image");
     msgpack_pack_nil(&pk);
+    pack_text(&pk, "init_image");
+    msgpack_pack_bin(&pk, sizeof jpeg);
+    msgpack_pack_bin_body(&pk, jpeg, sizeof jpeg);
+    pack_text(&pk, "loras");
+    msgpack_pack_map(&pk, 1);
+    pack_text(&pk, "l");
+    msgpack_pack_double(&pk, 0.5);
+    pack_text(&pk, "controls");
+    msgpack_pack_array(&pk, 1);
+    msgpack_pack_map(&pk, 2);
+    pack_text(&pk, "name");
+    pack_text(&pk, "c");
+    pack_text(&pk, "image");
+    pack_text(&pk, "input:a:b");
     pack_text(&pk, "output");
     msgpack_pack_map(&pk, 1);
     pack_text(&pk, "quality");
@@ -77,6 +93,12 @@ static void test_a_valid_message(void **state)
     assert_true(t->job->cfg_scale == 7.5);
     assert_true(t->job->seed == UINT64_MAX);
     assert_int_equal(t->job->schedule, DR_SCHEDULE_KARRAS);
+    assert_int_equal(t->job->task, DR_IMG2IMG);
+    assert_int_equal(t->job->init.image.n, sizeof jpeg);
+    assert_memory_equal(t->job->init.image.bytes, jpeg, sizeof jpeg);
+    assert_string_equal(t->job->loras[0].name, "l");
+    assert_true(t->job->loras[0].strength == 0.5);
+    assert_string_equal(t->job->controls[0].image.key, "input:a:b");
     assert_int_equal(t->job->output.quality, 80);
     assert_string_equal(t->job->meta_json,
                         "{\"user\":1234567890123456789,\"tags\":[\"a\\\"b\",-5,0.1],"
@@ -197,7 +219,7 @@ static void test_size(void **state)
     fixture *t = *state;
     dr_buf b = { 0 };
     msgpack_packer pk;
-    size_t n = DR_JOB_BYTES_MAX - 3 /* "job" */ - 17 /* everything but the bytes */;
+    size_t n = DR_JOB_BYTES_MAX - 8 /* everything but the bytes */;
     for (int more = 0; more < 2; more++) {
         char *bytes = dr_alloc(n + 1);
         dr_buf_clear(&b);
@@ -298,6 +320,11 @@ static void assert_within_limits(const dr_job *job)
     assert_in_range(job->sampler, 0, DR_SAMPLERS - 1);
     assert_in_range(job->schedule, 0, DR_SCHEDULES - 1);
     assert_in_range(job->n_warnings, 0, DR_WARNINGS_MAX);
+    assert_in_range(job->init.image.n, 0, 512);
+    assert_int_equal(job->task,
+                     job->init.image.n || job->init.image.key ? DR_IMG2IMG : DR_TXT2IMG);
+    assert_in_range(job->n_loras, 0, DR_LORAS_MAX);
+    assert_in_range(job->n_controls, 0, DR_CONTROLS_MAX);
 }
 
 /* One to three bytes of a valid message changed, inserted or dropped; a fixed seed. */
