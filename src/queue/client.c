@@ -25,7 +25,7 @@ dr_status dr_queue_submit(dr_queue *q, const dr_sending *s, char holder[DR_JOB_I
     dr_cmd_bytes(&c, s->text, s->text_n);
     dr_queue_put_channels(q, &c, s->id);
     for (int i = 0; i < s->n; i++)
-        dr_cmd_str(&c, s->fields[i]);
+        dr_cmd_bytes(&c, s->fields[i], s->sizes ? s->sizes[i] : strlen(s->fields[i]));
     dr_status st = dr_script_call(&q->scripts, q->redis, DR_SCRIPT_SUBMIT, &c, &reply, err);
     if (!st && dr_queue_read_answer(reply) == DR_ANSWER_DUPLICATE)
         snprintf(holder, DR_JOB_ID_MAX + 1, "%s",
@@ -103,4 +103,55 @@ dr_status dr_queue_result(dr_queue *q, const char *key, dr_reply **out, dr_err *
     dr_cmd c = { 0 };
     dr_cmd_words(&c, "GET", key);
     return dr_redis_call(q->redis, &c, 0, out, err);
+}
+
+/* --- pictures of jobs --- */
+
+dr_status dr_queue_input_put(dr_queue *q, const char *id, const char *name, const void *p,
+                             size_t n, int64_t ttl_s, dr_err *err)
+{
+    dr_cmd c = { 0 };
+    dr_cmd_str(&c, "SET");
+    dr_cmd_printf(&c, "%s:input:%s:%s", q->prefix, id, name);
+    dr_cmd_bytes(&c, p, n);
+    dr_cmd_str(&c, "EX");
+    dr_cmd_int(&c, ttl_s);
+    return dr_redis_call(q->redis, &c, 0, NULL, err);
+}
+
+dr_status dr_queue_input_get(dr_queue *q, const char *key, dr_reply **out, dr_err *err)
+{
+    static const char word[] = "input:";
+    dr_cmd c = { 0 };
+    size_t prefix = strlen(q->prefix), n;
+    const char *name = key;
+    *out = NULL;
+    if (!strncmp(key, q->prefix, prefix) && key[prefix] == ':')
+        name = key + prefix + 1;
+    if (strncmp(name, word, strlen(word)) != 0)
+        return dr_fail(err, DR_EINVAL,
+                       "key %.80s: of another queue; this one's begin with %s:%s", key,
+                       q->prefix, word);
+    dr_cmd_str(&c, "GETRANGE"); /* one byte more than allowed tells that it is too large */
+    dr_queue_put_key(q, &c, name);
+    dr_cmd_words(&c, "0");
+    dr_cmd_int(&c, DR_IMAGE_BYTES_MAX);
+    dr_status st = dr_redis_call(q->redis, &c, 0, out, err);
+    if (st == DR_EREDIS && dr_redis_says(err, "WRONGTYPE"))
+        return dr_fail(err, DR_EINVAL, "key %.80s: holds no string", key);
+    if (st)
+        return st;
+    dr_reply_text(*out, &n);
+    if (n > 0 && n <= DR_IMAGE_BYTES_MAX)
+        return DR_OK;
+    dr_reply_free(*out);
+    *out = NULL;
+    if (n)
+        return dr_fail(err, DR_EINVAL,
+                       "key %.80s: more than %zu bytes; store a smaller picture", key,
+                       DR_IMAGE_BYTES_MAX);
+    return dr_fail(err, DR_ENOTFOUND,
+                   "key %.80s: nothing there; store the picture again, to live longer than "
+                   "its job waits",
+                   key);
 }

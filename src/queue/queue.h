@@ -241,6 +241,7 @@ typedef struct {
     const char *unique; /* one job with this key at a time; NULL: none */
     dr_priority class;
     const char *const *fields; /* of the entry: name, value, … */
+    const size_t *sizes;       /* of each, in bytes; NULL: each is a C string */
     int n;                     /* strings, at most DR_SUBMIT_STRINGS_MAX */
     const char *text;          /* the `queued` event */
     size_t text_n;
@@ -251,6 +252,16 @@ typedef struct {
  * the unique key: then nothing was sent. */
 DR_MUST_USE dr_status dr_queue_submit(dr_queue *q, const dr_sending *s,
                                       char holder[DR_JOB_ID_MAX + 1], dr_err *err);
+
+/* P:input:<id>:<name>: a picture that is too large for its job's entry, which then holds
+ * "input:<id>:<name>" in its place. put: lives ttl_s. get: key with P in front or without;
+ * *out (dr_reply_text) has 1..DR_IMAGE_BYTES_MAX bytes. DR_EINVAL: a key of another queue,
+ * too large, or no string; DR_ENOTFOUND: not there. */
+DR_MUST_USE dr_status dr_queue_input_put(dr_queue *q, const char *id, const char *name,
+                                         const void *p, size_t n, int64_t ttl_s,
+                                         dr_err *err);
+DR_MUST_USE dr_status dr_queue_input_get(dr_queue *q, const char *key, dr_reply **out,
+                                         dr_err *err);
 
 /* A reader of P:events:<id>. */
 typedef struct {

@@ -19,7 +19,7 @@ SECRET = "p@ss/w:rd%"
 
 # What each side needs, and no more. All commands of the scripts are in them.
 KEYS = "~{darkroom}:* &{darkroom}:* -@all"
-WORKER_MAY = """evalsha script|load info time get set del incr expire pexpire publish
+WORKER_MAY = """evalsha script|load info time get getrange set del incr expire pexpire publish
     hget hset hmget hincrby smembers sismember
     zadd zrem zcard zscore zrange zrangebyscore zrevrange zremrangebyscore
     xadd xack xdel xlen xread xreadgroup xrange xclaim xpending subscribe

@@ -448,10 +448,13 @@ static void an_expired_end_is_not_repeated(void **state)
     snprintf(line, sizeof line, "XDEL {darkroom}:q:normal %s", c.hold.entry);
     ask(f, line);
     /* Held for longer than a ttl, no hash, no entry: another worker ended it long ago. */
-    dr_ending e = {
-        .state = "succeeded", .text = "{}", .n = 2, .code = "", .message = "", .dead = "",
-        .held_ms = 3600 * 1000
-    };
+    dr_ending e = { .state = "succeeded",
+                    .text = "{}",
+                    .n = 2,
+                    .code = "",
+                    .message = "",
+                    .dead = "",
+                    .held_ms = 3600 * 1000 };
     assert_int_equal(dr_queue_finish(f->a, &c.hold, &e, &answer, &err), DR_OK);
     assert_int_equal(answer, DR_ANSWER_LOST);
     assert_string_equal(ask(f, key_of("EXISTS", "events", &c)), "0");
@@ -543,6 +546,75 @@ static void a_client_reads_every_event(void **state)
                      DR_OK);
     assert_null(reply);
     dr_claim_free(&c);
+}
+
+static void bytes_of_a_field_arrive_whole(void **state)
+{
+    fixture *f = *state;
+    static const char *const fields[] = { "id", "j1", "image", "a\0b" };
+    static const size_t sizes[] = { 2, 2, 5, 3 };
+    dr_err err = { 0 };
+    dr_claim c;
+    const char *name, *value;
+    char holder[DR_JOB_ID_MAX + 1];
+    size_t n;
+    const dr_sending s = { .id = "j1",
+                           .class = DR_PRIORITY_NORMAL,
+                           .fields = fields,
+                           .sizes = sizes,
+                           .n = 4,
+                           .text = "{}",
+                           .text_n = 2 };
+    assert_int_equal(dr_queue_submit(f->b, &s, holder, &err), DR_OK);
+    assert_true(claim(f->a, &c));
+    dr_claim_field(&c, 1, &name, &value, &n);
+    assert_string_equal(name, "image");
+    assert_int_equal(n, 3);
+    assert_memory_equal(value, "a\0b", 3);
+    dr_claim_free(&c);
+}
+
+static void pictures_beside_the_queue(void **state)
+{
+    fixture *f = *state;
+    dr_err err = { 0 };
+    dr_reply *reply;
+    size_t n;
+    assert_int_equal(dr_queue_input_put(f->b, "j1", "init", "p\0ng", 4, 60, &err), DR_OK);
+    assert_string_equal(ask(f, "TTL {darkroom}:input:j1:init"), "60");
+    static const char *const good[] = { "input:j1:init", "{darkroom}:input:j1:init" };
+    for (size_t i = 0; i < DR_COUNT(good); i++) {
+        assert_int_equal(dr_queue_input_get(f->a, good[i], &reply, &err), DR_OK);
+        assert_memory_equal(dr_reply_text(reply, &n), "p\0ng", 4);
+        assert_int_equal(n, 4);
+        dr_reply_free(reply);
+    }
+    static const struct {
+        const char *key, *message;
+        dr_status st;
+    } bad[] = {
+        { "input:j1:mask", "key input:j1:mask: nothing there; store the picture again",
+          DR_ENOTFOUND },
+        { "{other}:input:j1:init",
+          "of another queue; this one's begin with {darkroom}:input:", DR_EINVAL },
+        { "{darkroom}:job:j1", "of another queue", DR_EINVAL },
+        { "job:j1", "of another queue", DR_EINVAL },
+        { "", "of another queue", DR_EINVAL },
+        { "input:j1:list", "holds no string", DR_EINVAL },
+        { "input:j1:large", "more than 33554432 bytes", DR_EINVAL },
+    };
+    ask(f, "RPUSH {darkroom}:input:j1:list x");
+    ask(f, "SETRANGE {darkroom}:input:j1:large 33554432 x");
+    for (size_t i = 0; i < DR_COUNT(bad); i++) {
+        assert_int_equal(dr_queue_input_get(f->a, bad[i].key, &reply, &err), bad[i].st);
+        assert_non_null(strstr(err.message, bad[i].message));
+        assert_null(reply);
+    }
+    ask(f, "SETRANGE {darkroom}:input:j1:most 33554431 x");
+    assert_int_equal(dr_queue_input_get(f->a, "input:j1:most", &reply, &err), DR_OK);
+    dr_reply_text(reply, &n);
+    assert_int_equal(n, DR_IMAGE_BYTES_MAX);
+    dr_reply_free(reply);
 }
 
 static void published_events_arrive(void **state)
@@ -644,6 +716,8 @@ int main(void)
         T(a_released_job_is_taken_at_once),
         T(a_full_server_still_takes_the_end),
         T(a_client_reads_every_event),
+        T(bytes_of_a_field_arrive_whole),
+        T(pictures_beside_the_queue),
         T(published_events_arrive),
         T(workers_are_listed_while_they_live),
         T(refused_credentials_are_fatal),
