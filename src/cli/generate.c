@@ -18,8 +18,9 @@ typedef struct {
 
 static const dr_cli_row rows[] = {
     { "output", 'o', "FILE", DR_CLI_TEXT, .offset = offsetof(options, output),
-      .help = "Where the picture goes, - for standard output; several pictures get their "
-              "number in front of the ending; without it darkroom-SEED.webp." },
+      .help =
+          "Where the picture goes, - for standard output; several pictures get their "
+          "number in front of the ending; without it darkroom-SEED.webp, .png or .jpg." },
     { "json", 'j', NULL, DR_CLI_FLAG, .offset = offsetof(options, json),
       .help = "The result as one JSON object." },
     { "quiet", 0, NULL, DR_CLI_FLAG, .offset = offsetof(options, quiet),
@@ -163,11 +164,11 @@ static void on_image(void *ctx, int64_t index, uint64_t seed, const dr_picture *
 
 static dr_status decode_job(run *r, dr_err *err)
 {
-    const dr_field *fields;
-    int n;
-    dr_status st = dr_cli_decode(r->cli, "generate", &r->job, &fields, &n, err);
+    dr_cli_ask ask;
+    dr_status st = dr_cli_decode(r->cli, "generate", SIZE_MAX, &ask, err);
     if (st)
         return st;
+    r->job = ask.job;
     for (int i = 0; i < r->job->n_warnings; i++)
         on_warning(r, r->job->warnings[i]);
     if (r->o->output && !strcmp(r->o->output, "-") && (r->job->n > 1 || r->o->json))

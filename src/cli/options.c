@@ -38,6 +38,7 @@ const dr_cli_row dr_cli_engine[] = {
     { 0 },
 };
 
+/* A key led by @ names a field by the file that its value names; see jobs.h. */
 const dr_cli_row dr_cli_job[] = {
     FIELD("negative", 'n', "TEXT", "negative_prompt", "What the picture should not show."),
     FIELD("width", 'W', "PIXELS", "width",
@@ -57,12 +58,43 @@ const dr_cli_row dr_cli_job[] = {
     FIELD("clip-skip", 0, "N", "clip_skip",
           "1: all layers of the text encoder, 2: all but the last, …; without it the "
           "model's."),
-    FIELD("eta", 0, "X", "eta", "Noise of ddim, 0..1 (default: 0)."),
+    FIELD("eta", 0, "X", "eta",
+          "Noise of ddim and of ancestral samplers, 0..1; without it the sampler's own."),
+    FIELD("init", 'i', "FILE", "@init_image",
+          "Start from this picture (PNG, JPEG, WebP): img2img."),
+    FIELD("strength", 0, "X", "strength",
+          "How much of the picture of --init is made anew, 0..1 (default: 0.8)."),
+    FIELD("fit", 0, "HOW", "fit",
+          "stretch, crop or pad a picture of another shape than the job's (default: "
+          "stretch)."),
+    FIELD("mask", 0, "FILE", "@mask",
+          "Make only what is white in this picture anew: inpaint; with --init."),
+    FIELD("mask-blur", 0, "PIXELS", "mask_blur",
+          "Soften the mask's edges, 0..256 (default: 4)."),
+    FIELD("mask-invert", 0, NULL, "mask_invert", "Make what is black in the mask anew."),
+    FIELD("only-masked", 0, NULL, "only_masked", "Work on the masked part at full size."),
+    FIELD(
+        "lora", 'l', "NAME", "lora",
+        "Apply a LoRA of the worker's folder: NAME, NAME:0.8 or NAME:0.8:0.5, strengths of "
+        "the UNet and the text encoder; may be repeated."),
+    FIELD("control", 0, "NAME:FILE", "@controls",
+          "Steer by a ControlNet and its picture: NAME:FILE or NAME:FILE:STRENGTH; may be "
+          "repeated."),
+    FIELD("hires", 0, "SCALE", "hires.scale",
+          "Make the picture so many times as large in a second pass, 1..4."),
+    FIELD("subseed", 0, "N", "subseed", "Seed of a variation; -1 or without it: random."),
+    FIELD("subseed-strength", 0, "X", "subseed_strength",
+          "How much of the variation's noise is mixed in, 0..1 (default: 0)."),
+    FIELD("tiling", 0, NULL, "tiling", "A picture whose opposite edges meet."),
+    FIELD("cfg-rescale", 0, "X", "cfg_rescale",
+          "Against overexposure by strong guidance, 0..1 (default: 0)."),
     FIELD("noise", 0, "KIND", "noise",
           "philox, or torch for the noise of PyTorch's CPU generator (default: philox)."),
+    FIELD("format", 0, "NAME", "format", "webp, png or jpeg (default: webp)."),
     FIELD("quality", 'q', "N", "quality",
-          "WebP quality, 0..100; without it the setting output.quality."),
+          "Of WebP and JPEG, 0..100; without it the setting output.quality."),
     FIELD("lossless", 0, NULL, "lossless", "Lossless WebP."),
+    FIELD("sheet", 0, NULL, "sheet", "One more picture that shows all of them."),
     { "field", 'f', "NAME=VALUE", DR_CLI_FIELD_SET, NULL, 0, 0, 0,
       "Any other field of a job; may be repeated." },
     { 0 },

@@ -10,6 +10,9 @@
 #include <string.h>
 #include <sys/random.h>
 
+/* How long a picture that did not fit the entry may wait for its worker, besides delays. */
+#define INPUT_TTL_S 86400
+
 typedef struct {
     const char *output;
     bool wait, json, quiet;
@@ -21,7 +24,7 @@ static const dr_cli_row rows[] = {
       .help = "Wait for the end, show progress, save the pictures and print their paths." },
     { "output", 'o', "FILE", DR_CLI_TEXT, .offset = offsetof(options, output),
       .help = "Where the picture goes; several get their number in front of the ending; "
-              "without it darkroom-ID.webp. Implies --wait." },
+              "without it darkroom-ID.webp, .png or .jpg. Implies --wait." },
     { "timeout", 't', "SECONDS", DR_CLI_INT, .offset = offsetof(options, timeout_s),
       .min = 1, .max = 31536000,
       .help = "Stop waiting after this long (the job goes on); without it never." },
@@ -55,6 +58,7 @@ static const dr_cli_spec spec = {
         "is over).",
     .examples = "  darkroom submit \"a red circle on a blue background\"\n"
                 "  darkroom submit --wait -o circle.webp --seed 1 \"a red circle\"\n"
+                "  darkroom submit -w --init sketch.png --strength 0.6 \"a red circle\"\n"
                 "  darkroom submit -w --count 4 --size 512x768 --field meta='{\"user\":7}' "
                 "\"a fox\"\n",
     .args_min = 1,
@@ -87,38 +91,62 @@ static dr_status make_id(char out[33], dr_err *err)
     return DR_OK;
 }
 
+/* Strings of an entry. */
+typedef struct {
+    const char *text[DR_SUBMIT_STRINGS_MAX];
+    size_t size[DR_SUBMIT_STRINGS_MAX];
+    int n;
+} strings;
+
+static void add(strings *s, const char *name, const char *value, size_t n)
+{
+    s->text[s->n] = name;
+    s->size[s->n++] = strlen(name);
+    s->text[s->n] = value;
+    s->size[s->n++] = n;
+}
+
 /* The job as plain fields of a stream entry, so that an option's text means the same here
  * and in redis-cli; checked here first, so that a mistake costs no round trip. */
-static dr_status check(run *r, const char *id, const char **strings, int *n, dr_err *err)
+static dr_status check(run *r, const char *id, dr_cli_ask *ask, strings *s, dr_err *err)
 {
-    const dr_field *fields;
-    int n_fields;
-    dr_status st = dr_cli_decode(r->cli, id, &r->job, &fields, &n_fields, err);
+    dr_status st = dr_cli_decode(r->cli, id, DR_CLI_INLINE_MAX, ask, err);
     if (st)
         return st;
-    if (n_fields + 1 > DR_SUBMIT_STRINGS_MAX / 2)
-        return dr_fail(err, DR_EINVAL, "%d fields: at most %d", n_fields + 1,
+    r->job = ask->job;
+    if (ask->n_fields + 1 > DR_SUBMIT_STRINGS_MAX / 2)
+        return dr_fail(err, DR_EINVAL, "%d fields: at most %d", ask->n_fields + 1,
                        DR_SUBMIT_STRINGS_MAX / 2);
-    if (r->job->id != NULL && !strcmp(r->job->id, id)) {
-        strings[(*n)++] = "id";
-        strings[(*n)++] = id;
-    }
-    for (int i = 0; i < n_fields; i++) {
-        strings[(*n)++] = fields[i].name;
-        strings[(*n)++] = fields[i].value;
-    }
+    if (!strcmp(r->job->id, id))
+        add(s, "id", id, strlen(id));
+    for (int i = 0; i < ask->n_fields; i++)
+        add(s, ask->fields[i].name, ask->fields[i].value, ask->fields[i].len);
     return DR_OK;
+}
+
+/* Store what does not fit the entry; first, because a worker may be waiting. */
+static dr_status store_inputs(run *r, const char *id, const dr_cli_ask *ask, dr_err *err)
+{
+    dr_status st = DR_OK;
+    int64_t ttl_s = INPUT_TTL_S + (r->job->delay_ms + r->job->ttl_ms) / 1000;
+    for (int i = 0; i < ask->n_inputs && !st; i++) {
+        const dr_cli_input *in = &ask->inputs[i];
+        st = dr_queue_input_put(r->queue, id, in->name, in->bytes, in->n, ttl_s, err);
+    }
+    return st;
 }
 
 static dr_exit send(run *r)
 {
-    const char *strings[DR_SUBMIT_STRINGS_MAX];
+    strings entry = { 0 };
+    dr_cli_ask ask;
     char id[33];
     dr_err err = { 0 };
     dr_buf text = { 0 };
-    int n = 0;
-    if (make_id(id, &err) || check(r, id, strings, &n, &err))
+    if (make_id(id, &err) || check(r, id, &ask, &entry, &err))
         return dr_cli_fail(&err);
+    if (store_inputs(r, id, &ask, &err))
+        return dr_follow_fail(&err);
     const dr_event_head head = { .id = r->job->id,
                                  .worker = "",
                                  .ts_ms = dr_wall_ms(),
@@ -127,8 +155,9 @@ static dr_exit send(run *r)
     const dr_sending s = { .id = r->job->id,
                            .unique = r->job->unique,
                            .class = r->job->priority,
-                           .fields = strings,
-                           .n = n,
+                           .fields = entry.text,
+                           .sizes = entry.size,
+                           .n = entry.n,
                            .text = text.data ? text.data : "",
                            .text_n = text.len };
     dr_status st = dr_queue_submit(r->queue, &s, r->holder, &err);
@@ -138,13 +167,13 @@ static dr_exit send(run *r)
 
 /* --- the pictures --- */
 
-/* Where picture `index` goes; darkroom-ID.webp without --output. */
+/* Where picture `index` goes; darkroom-ID and the format's ending without --output. */
 static const char *image_path(run *r, int index, int n)
 {
     dr_arena *mem = r->cli->mem;
     const char *output = r->o->output;
     if (!output)
-        output = dr_arena_printf(mem, "darkroom-%s.webp", r->job->id);
+        output = dr_arena_printf(mem, "darkroom-%s%s", r->job->id, dr_cli_ending(r->job));
     return output ? dr_cli_image_path(mem, output, index, n) : NULL;
 }
 

@@ -1,4 +1,5 @@
 """submit and watch as people and scripts use them, and make demo's script."""
+import base64
 import json
 import os
 import pty
@@ -161,6 +162,65 @@ def test_submit_refused_credentials(lab):
     server.client.config_set("requirepass", "x")
     done = submit(server, PROMPT)
     assert done.returncode == 69 and "NOAUTH" in done.stderr
+
+
+def entry(server):
+    """The fields of the one job that waits, with nobody there to run it."""
+    [(_, fields)] = server.client.xrange(f"{P}:q:normal")
+    return fields
+
+
+def test_submit_sends_pictures_as_plain_fields(lab, tmp_path):
+    server = lab.redis()
+    paths = [tmp_path / name for name in ("init.png", "mask.webp", "edges.jpg")]
+    for path in paths:
+        Image.new("RGB", (8, 8), "red").save(path)
+    init, mask, edges = paths
+    done = submit(server, PROMPT, "--init", init, "--mask", mask, "--strength", 0.5,
+                  "--only-masked", "--lora", "a:0.5", "--lora", "b", "--control",
+                  f"canny:{edges}:0.25", "--control", f"depth:{edges}", "--format", "png")
+    assert done.returncode == 0, done.stderr
+    fields = entry(server)
+    assert fields[b"init_image"] == init.read_bytes()
+    assert fields[b"mask"] == mask.read_bytes()
+    assert (fields[b"strength"], fields[b"format"]) == (b"0.5", b"png")
+    canny, depth = json.loads(fields[b"controls"])
+    assert base64.b64decode(canny["image"]) == edges.read_bytes()
+    assert (canny["name"], canny["strength"]) == ("canny", "0.25")
+    assert depth["name"] == "depth" and "strength" not in depth
+
+
+def test_submit_stores_large_pictures_beside_the_queue(lab, tmp_path):
+    server = lab.redis()
+    large = tmp_path / "large.png"
+    Image.frombytes("RGB", (1300, 1300), os.urandom(3 * 1300 * 1300)).save(large)
+    done = submit(server, PROMPT, "--init", large, "--control", f"canny:{large}")
+    assert done.returncode == 0, done.stderr
+    name, fields = done.stdout.strip(), entry(server)
+    assert fields[b"init_image"].decode() == f"input:{name}:init_image"
+    [control] = json.loads(fields[b"controls"])
+    for key in (fields[b"init_image"].decode(), control["image"]):
+        assert server.client.get(f"{P}:{key}") == large.read_bytes()
+        assert 86000 < server.client.ttl(f"{P}:{key}") <= 86400
+
+
+@pytest.mark.parametrize("arguments, code, part", [
+    (["--init", "a.gif"], 65, "init_image: a GIF; send PNG, JPEG or WebP"),
+    (["--init", "none.png"], 66, "none.png"),
+    (["--mask", "a.png"], 65, "mask: needs the picture"),
+    (["--control", "canny"], 65, "must be NAME:FILE or NAME:FILE:STRENGTH"),
+    (["--control", "canny:a.png:11"], 65, "controls[0].strength 11: must be"),
+    (["--lora", "../a"], 65, "must be a name without"),
+    (["--format", "gif"], 65, "webp, png, jpeg"),
+])
+def test_submit_refuses_pictures_it_cannot_send(lab, tmp_path, arguments, code, part):
+    server = lab.redis()
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.gif")
+    done = submit(server, PROMPT, *arguments, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (code, ""), done.stderr
+    assert part in done.stderr
+    assert server.waiting() == 0
 
 
 # --- watch ---
