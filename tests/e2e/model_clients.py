@@ -141,6 +141,7 @@ class Clients:
                    answer, "expected", expected)
         word = self.word(answer)
         if word == "canceled":
+            expect(self.now.ttl[f"job:{id}"] <= TTL_S * 1000, "canceled, but the TTL")
             self.ended(id, at, "canceled")
         elif word in ("asked", "unknown"):
             if life:

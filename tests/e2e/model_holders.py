@@ -334,6 +334,8 @@ class Holders:
         job = after.job(slot.id)
         expect(job["state"] == details["state"] and job["fence"] == str(slot.fence) and
                job["worker"] == worker.name, "finish, but the hash:", job)
+        expect(0 < after.ttl[f"job:{slot.id}"] <= TTL_S * 1000, "finish, but its TTL:",
+               after.ttl[f"job:{slot.id}"])
         expect(after.events[slot.id][-1]["event"] == details["state"], "no terminal event")
         for n in range(details["images"]):
             expect(after.results[f"{slot.id}:{n}"] == self.picture(slot, n),
@@ -377,9 +379,9 @@ class Holders:
             return
         worker, slot = slots[a % len(slots)]
         rec, held = self.entries.get(slot.at), self.now.held(slot.at)
-        heir = held and held[0] == worker.name and \
-            any(w.name == worker.name for w in self.workers)
-        if heir and (not slot.word or (rec and rec.bound == slot.fence)):
+        heir = rec and held and held[0] == worker.name and \
+            rec.holder != (worker.name, worker.process, slot.fence)
+        if heir and (not slot.word or rec.bound == slot.fence):
             return  # nothing tells it from the next process of its name
         verbs = ["start", "release"] if not slot.word else \
             ["renew", "event", "finish", "retry", "release"]

@@ -100,12 +100,15 @@ def test_turns_follow_the_weights(server):
 def running(server):
     """A model with one job, and the worker and slot that it runs in."""
     all_of = model.Model(server)
-    all_of.weak = True
     all_of.do_submit(1, 1, 1, 1)
     worker = all_of.workers[0]
+    return all_of, worker, start(all_of, worker)
+
+
+def start(all_of, worker):
     slot = all_of.claim(worker, expired=False)
     assert all_of.ask(worker, slot, "start", {})[0] == "run"
-    return all_of, worker, slot
+    return slot
 
 
 def say(all_of, worker, slot, verb):
@@ -138,7 +141,7 @@ def test_two_workers_with_one_fence(server):
     """P:fence was deleted and begins again."""
     all_of, old, old_slot = running(server)
     server("DEL", all_of.key("fence"))
-    all_of.fence = 0
+    all_of.fence, all_of.weak = 0, True
     new = all_of.workers[1]
     slot = all_of.claim(new, expired=True)
     assert slot.fence == old_slot.fence
@@ -183,4 +186,40 @@ def test_a_second_entry_of_a_running_job_is_handed_back(server):
     slots = [all_of.claim(w, expired=False) for w in (first, second)]
     assert all_of.ask(second, slots[1], "start", {})[0] == "run"
     assert say(all_of, first, slots[0], "release") == "ok"
+    all_of.drain()
+
+
+def test_operators_with_an_old_view(server):
+    """What they looked at has changed when they act."""
+    all_of = model.Model(server)
+    all_of.do_submit(1, 1, 1, 1)
+    all_of.olds = [all_of.now] * len(all_of.olds)
+
+    def cancel():
+        """As if the first job were waiting and had no events yet."""
+        all_of.do_cancel(1, 0, 0, 1)
+        all_of.invariants()
+        assert all_of.lives["j1"].ended is None
+
+    def die(worker, slot):
+        details = all_of.finish_of(slot, 0, 0)
+        assert all_of.ask(worker, slot, "finish", details) == "ok" and details["dead"]
+
+    worker = all_of.workers[0]
+    slot = start(all_of, worker)
+    assert say(all_of, worker, slot, "event") == "ok"
+    assert say(all_of, worker, slot, "release") == "ok"
+    cancel()
+    die(worker, start(all_of, worker))
+    all_of.do_dead_retry(0, 0, 0, 1)
+    cancel()
+    die(worker, start(all_of, worker))
+    all_of.do_expire(0, 0, 0, 0)
+    all_of.do_submit(96, 1, 1, 1)
+    all_of.do_dead_retry(0, 0, 0, 1)
+    assert "busy" in all_of.trace[-1]
+    say(all_of, worker, start(all_of, worker), "finish")
+    all_of.do_submit(7, 1, 1, 1)
+    all_of.do_dead_retry(0, 0, 0, 1)
+    assert "duplicate" in all_of.trace[-1]
     all_of.drain()
