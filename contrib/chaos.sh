@@ -33,7 +33,7 @@ rm -f "$build"/chaos*.md
 run "the matrix, short leases" test_chaos.py DARKROOM_MATRIX=all
 run "the matrix, default leases" test_chaos.py DARKROOM_MATRIX=all DARKROOM_MATRIX_LEASE_MS=20000
 run "2000 jobs" test_soak.py DARKROOM_SOAK_JOBS=2000
-series="$(sed -n '/^seconds | /,/ cuts$/p' "$log")"
+series="$(sed -n '/^| seconds /,/ cuts$/p' "$log")"
 run "$model_s s of random operations" test_model.py DARKROOM_CHAOS="$model_s"
 
 {

@@ -107,6 +107,7 @@ class Fleet:
         self.workers = [self.start() for _ in range(WORKERS)]
         for worker in self.workers:
             worker.ready()
+        until(lambda: redis.client.exists(*QUEUES) == len(QUEUES), 10, "the groups")
 
     def start(self):
         return self.lab.worker(self.redis, "--set", f"result.ttl_s={RESULT_TTL_S}", "--set",
@@ -227,25 +228,28 @@ class Series:
     def __init__(self, redis, fleet):
         self.redis, self.fleet = redis, fleet
         self.rows, self.from_s, self.next_s = [], time.monotonic(), 0
+        if LONG:
+            print()
         self.print(self.HEAD)
+        self.print(["---"] * len(self.HEAD))
 
     def print(self, row):
         if LONG:
-            print(" | ".join(map(str, row)), flush=True)
+            print("| " + " | ".join(map(str, row)) + " |", flush=True)
 
     def sample(self, ended):
         if time.monotonic() < self.next_s:
             return
         self.next_s = time.monotonic() + SAMPLE_EVERY_S
-        memory, files = [], []
+        memory, files = [], []  # of each worker
         for worker in list(self.fleet.workers):
             try:
-                memory.append(rss_kb(worker.process.pid) // 1024)
-                files.append(descriptors(worker.process.pid))
+                memory.append(str(rss_kb(worker.process.pid) // 1024))
+                files.append(str(descriptors(worker.process.pid)))
             except (OSError, AssertionError):  # killed just now
                 pass
         self.rows.append((int(time.monotonic() - self.from_s), ended, self.fleet.kills,
-                          memory, files, self.fleet.consumers()[0],
+                          " ".join(memory), " ".join(files), self.fleet.consumers()[0],
                           self.redis.client.dbsize(),
                           self.redis.client.info("memory")["used_memory"] // 1024))
         self.print(self.rows[-1])
@@ -279,7 +283,9 @@ def test_a_fleet_under_fire(lab, honest_memory, capsys):
         fleet.over.set()
         disturber.join()
         counts = Counter(e["event"] for e in ledger.ends.values())
-        series.print([dict(counts), f"{fleet.kills} kills, {fleet.cuts} cuts"])
+        if LONG:
+            print("\n" + ", ".join(f"{n} {end}" for end, n in sorted(counts.items())) +
+                  f"; {fleet.kills} kills, {fleet.cuts} cuts")
     assert not ledger.complaints, "\n".join(ledger.complaints)
     assert len(ledger.ends) == len(sent) == FLEET_JOBS // CLIENTS * CLIENTS
     assert fleet.kills and fleet.cuts
