@@ -1,14 +1,18 @@
-/* y[r, c] = table[ids[r], c] + positions[r % length, c] : token and position embedding.
- * ids were checked against the table by the host. Work-item: one element. */
+/* y[r, c] = table[ids[r], c] + positions[r % length, c] : token and position embedding; an
+ * id of `rows` or more reads extra[id - rows, c]. ids were checked against both tables by
+ * the host. Work-item: one element. */
 __kernel void embed_tokens(__global const int *ids, long ids_at, __global const float *table,
-                           long table_at, __global const float *positions, long positions_at,
-                           __global float *y, long y_at, long length, long cols)
+                           long table_at, __global const float *extra, long extra_at,
+                           __global const float *positions, long positions_at,
+                           __global float *y, long y_at, long rows, long length, long cols)
 {
     long c = get_global_id(0), r = get_global_id(1);
     if (c >= cols)
         return;
-    y[y_at + r * cols + c] = table[table_at + (long)ids[ids_at + r] * cols + c] +
-                             positions[positions_at + r % length * cols + c];
+    long id = ids[ids_at + r];
+    float token = id < rows ? table[table_at + id * cols + c]
+                            : extra[extra_at + (id - rows) * cols + c];
+    y[y_at + r * cols + c] = token + positions[positions_at + r % length * cols + c];
 }
 
 /* Sinusoidal timestep embedding (Vaswani et al. 2017 as used by Ho et al. 2020):

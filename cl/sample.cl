@@ -46,6 +46,63 @@ __kernel void sampler_step(__global float *x, long x_at, __global const float *c
     store8(next, x + x_at + i, left);
 }
 
+/* Guidance as a step of its own, where it needs sums over an image (e: the model's output
+ * for the empty text; without perp it is not read and u stands for it):
+ *   p  = c - e, q = u - e
+ *   q' = q - p·<q,p>/<p,p>       what the negative text asks for across the text: Armandpour
+ *                                et al. 2023, "Re-imagine the negative prompt algorithm"
+ *   m  = e + cfg·(p - q')        without perp: u + cfg·(c - u)
+ *   y  = m·(rescale·std(c)/std(m) + 1 - rescale)
+ *                                Lin et al. 2024, "Common diffusion noise schedules and
+ *                                sample steps are flawed", algorithm 2
+ * Images of `count` values. One work-group of WG an image. */
+__kernel __attribute__((reqd_work_group_size(WG, 1, 1))) void
+guide(__global const float *c, long c_at, __global const float *u, long u_at,
+      __global const float *e, long e_at, __global float *y, long y_at, long count, int perp,
+      float cfg, float rescale)
+{
+    __local float tmp[WG];
+    long image = get_group_id(0) * count, first = (long)get_local_id(0) * BLOCK;
+    __global const float *pc = c + c_at + image, *pu = u + u_at + image, *pe = e + e_at + image;
+    __global float *py = y + y_at + image;
+    float8 dot8 = 0.0f, norm8 = 0.0f;
+    for (long i = first; perp && i < count; i += (long)WG * BLOCK) {
+        float8 base = load8(pe + i, count - i), p = load8(pc + i, count - i) - base;
+        dot8 += p * (load8(pu + i, count - i) - base);
+        norm8 += p * p;
+    }
+    float norm = perp ? group_sum(sum8(norm8), tmp) : 0.0f;
+    float along = norm > 0.0f ? group_sum(sum8(dot8), tmp) / norm : 0.0f;
+    float8 sum_c = 0.0f, sum_m = 0.0f;
+    for (long i = first; i < count; i += (long)WG * BLOCK) {
+        float8 text = load8(pc + i, count - i), base = load8((perp ? pe : pu) + i, count - i);
+        float8 p = text - base;
+        if (perp)
+            p -= load8(pu + i, count - i) - base - along * p;
+        float8 m = base + cfg * p;
+        store8(m, py + i, count - i);
+        sum_c += text;
+        sum_m += m;
+    }
+    if (rescale == 0.0f)
+        return;
+    float mean_c = group_sum(sum8(sum_c), tmp) / count;
+    float mean_m = group_sum(sum8(sum_m), tmp) / count;
+    float8 square_c = 0.0f, square_m = 0.0f;
+    for (long i = first; i < count; i += (long)WG * BLOCK) {
+        float8 dc = load8(pc + i, count - i) - mean_c, dm = load8(py + i, count - i) - mean_m;
+        square_c += dc * dc;
+        square_m += dm * dm;
+    }
+    /* The last block is filled up with zeros, which are no values. */
+    float pad = (count + BLOCK - 1) / BLOCK * BLOCK - count;
+    float var_c = group_sum(sum8(square_c), tmp) - pad * mean_c * mean_c;
+    float var_m = group_sum(sum8(square_m), tmp) - pad * mean_m * mean_m;
+    float factor = var_m > 0.0f ? rescale * sqrt(fmax(var_c, 0.0f) / var_m) + 1.0f - rescale : 1.0f;
+    for (long i = first; i < count; i += (long)WG * BLOCK)
+        store8(factor * load8(py + i, count - i), py + i, count - i);
+}
+
 /* y[p, k] = bias[k] + sum_c x[p,c] · m[c,k], k < 3 : latents to a small RGB picture in
  * -1..1 by a matrix fitted to the model's own decoder. m: [c + 1, 3], the bias last.
  * Work-item: one pixel. */

@@ -70,7 +70,7 @@ static void encode_new(dr_run *r, dr_model *m, const char *const *texts, const i
     for (int i = 0; i < n && !r->err.code; i++)
         (void)!dr_bpe_row(m->bpe, texts[place[i]], ids + i * length, (int)length,
                           &cut[place[i]], &r->err);
-    dr_tensor x = dr_clip_forward(r, &m->clip, ids, n, length, skip);
+    dr_tensor x = dr_clip_forward(r, &m->clip, ids, n, length, NULL, skip);
     for (int i = 0; i < n && !r->err.code && !r->dry; i++) {
         dr_download(r, dr_slice(x, i, 1), host);
         dr_upload(r, dr_slice(out, place[i], 1), host);

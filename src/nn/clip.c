@@ -90,12 +90,12 @@ static void layer_forward(dr_run *r, const dr_clip *m, const struct dr_clip_laye
 }
 
 dr_tensor dr_clip_forward(dr_run *r, const dr_clip *m, const int32_t *ids, int64_t n,
-                          int64_t length, int64_t skip)
+                          int64_t length, const dr_tensor *extra, int64_t skip)
 {
     dr_tensor out = dr_new(r, n, length, 1, m->width);
     int64_t layers = skip < m->layers ? m->layers - skip : 1;
     dr_mark mark = dr_push(r);
-    dr_tensor x = op_embed_tokens(r, ids, n, length, &m->tokens, &m->positions);
+    dr_tensor x = op_embed_tokens(r, ids, n, length, &m->tokens, &m->positions, extra);
     dr_show(r, x, "text_model.embeddings");
     for (int64_t i = 0; i < layers; i++) {
         dr_tensor y = dr_new(r, n, length, 1, m->width);

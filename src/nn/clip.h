@@ -21,9 +21,10 @@ typedef struct {
 /* Read config.json's values and the weights; errors are in l->err. */
 void dr_clip_load(dr_clip *m, dr_loader *l, const dr_json *config, dr_arena *mem);
 
-/* ids: n rows of `length` tokens on the host. skip: layers left out at the end (clip skip).
- * → [n, length, 1, width] */
+/* ids: n rows of `length` tokens on the host. extra: vectors [1, 1, rows, width] that stand
+ * for the ids from `vocabulary` on; NULL: none. skip: layers left out at the end (clip
+ * skip). → [n, length, 1, width] */
 dr_tensor dr_clip_forward(dr_run *r, const dr_clip *m, const int32_t *ids, int64_t n,
-                          int64_t length, int64_t skip);
+                          int64_t length, const dr_tensor *extra, int64_t skip);
 
 #endif

@@ -344,14 +344,19 @@ void op_fill(dr_run *r, dr_tensor x, float value)
 }
 
 dr_tensor op_embed_tokens(dr_run *r, const int32_t *ids, int64_t n, int64_t length,
-                          const dr_weight_mat *table, const dr_weight_mat *position)
+                          const dr_weight_mat *table, const dr_weight_mat *position,
+                          const dr_tensor *extra)
 {
     dr_tensor y = dr_new(r, n, length, 1, table->w.c);
     dr_tensor on_device = dr_new(r, 1, 1, 1, n * length);
     if (stop(r, "embed_tokens"))
         return y;
+    if (extra && extra->c != y.c) {
+        fail_shape(r, "embed_tokens", *extra, "c", extra->c, y.c);
+        return y;
+    }
     for (int64_t i = 0; i < n * length; i++)
-        if (ids[i] < 0 || ids[i] >= table->w.w) {
+        if (ids[i] < 0 || ids[i] >= table->w.w + (extra ? positions(*extra) : 0)) {
             dr_fail(&r->err, DR_EMODEL,
                     "token %d is not in the text encoder's table of %lld: tokenizer and "
                     "weights do not belong together",
@@ -366,7 +371,8 @@ dr_tensor op_embed_tokens(dr_run *r, const int32_t *ids, int64_t n, int64_t leng
         (void)!dr_mem_write(r->dev, on_device.mem, on_device.at * sizeof(float), ids,
                             (size_t)(n * length) * sizeof *ids, &r->err);
     LAUNCH(r, DR_K_embed_tokens, grid2(y.c, n * length), T(on_device), T(table->w),
-           T(position->w), T(y), DR_LONG(length), DR_LONG(y.c));
+           T(extra ? *extra : table->w), T(position->w), T(y), DR_LONG(table->w.w),
+           DR_LONG(length), DR_LONG(y.c));
     return y;
 }
 
@@ -379,6 +385,23 @@ dr_tensor op_embed_timestep(dr_run *r, double timestep, int64_t c, bool flip, do
         fail_shape(r, "embed_timestep", y, "c", c, c + 1);
     LAUNCH(r, DR_K_embed_timestep, grid1(c / 2), T(y), DR_FLOAT(timestep), DR_INT(c / 2),
            DR_FLOAT(shift), DR_INT(flip));
+    return y;
+}
+
+dr_tensor op_guide(dr_run *r, dr_tensor text, dr_tensor plain, const dr_tensor *empty,
+                   double cfg, double rescale)
+{
+    dr_tensor y = dr_new(r, text.n, text.h, text.w, text.c), e = empty ? *empty : plain;
+    if (stop(r, "guide"))
+        return y;
+    if (!same_shape(text, plain) || !same_shape(text, e)) {
+        fail_shape(r, "guide", text, "size of the other output",
+                   dr_count(same_shape(text, plain) ? e : plain), dr_count(text));
+        return y;
+    }
+    LAUNCH(r, DR_K_guide, grid_rows(r, text.n), T(text), T(plain), T(e), T(y),
+           DR_LONG(dr_count(text) / text.n), DR_INT(empty != NULL), DR_FLOAT(cfg),
+           DR_FLOAT(rescale));
     return y;
 }
 

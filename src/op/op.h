@@ -88,12 +88,21 @@ dr_tensor op_concat(dr_run *r, dr_tensor a, dr_tensor b);
 void op_scale(dr_run *r, dr_tensor x, dr_tensor y, float factor, float offset);
 void op_fill(dr_run *r, dr_tensor x, float value);
 
-/* Token plus position embedding; ids: n·length on the host, each < table rows (checked).
+/* Token plus position embedding; ids: n·length on the host, each < table rows (checked);
+ * where extra ([1, 1, rows, c]; NULL: none) goes on with the table, its rows count too.
  * → [n, length, 1, c] */
 dr_tensor op_embed_tokens(dr_run *r, const int32_t *ids, int64_t n, int64_t length,
-                          const dr_weight_mat *table, const dr_weight_mat *positions);
+                          const dr_weight_mat *table, const dr_weight_mat *positions,
+                          const dr_tensor *extra);
 /* Sinusoidal embedding of a timestep → [1, 1, 1, c] */
 dr_tensor op_embed_timestep(dr_run *r, double timestep, int64_t c, bool flip, double shift);
+
+/* Guidance that needs sums over an image, before a sampler's step: scaled back to the
+ * spread of `text` by the share `rescale` (0: not at all); with `empty` (NULL: none), the
+ * model's output for the empty text, only what `plain` asks for across `text` is avoided.
+ * See cl/sample.cl. → text's shape */
+dr_tensor op_guide(dr_run *r, dr_tensor text, dr_tensor plain, const dr_tensor *empty,
+                   double cfg, double rescale);
 
 /* Coefficients of one denoising step; see cl/sample.cl. */
 #define DR_STEP_HISTORY 3 /* tensors of a sampler's memory */

@@ -220,11 +220,15 @@ void ref_fill(float *y, int64_t count, double value)
         y[i] = (float)value;
 }
 
-void ref_embed_tokens(float *y, const int32_t *ids, const float *table,
-                      const float *positions, int64_t n, int64_t length, int64_t c)
+void ref_embed_tokens(float *y, const int32_t *ids, const float *table, int64_t rows,
+                      const float *extra, const float *positions, int64_t n, int64_t length,
+                      int64_t c)
 {
-    for (int64_t i = 0; i < n * length * c; i++)
-        y[i] = table[ids[i / c] * c + i % c] + positions[i / c % length * c + i % c];
+    for (int64_t i = 0; i < n * length * c; i++) {
+        int64_t id = ids[i / c];
+        const float *row = id < rows ? table + id * c : extra + (id - rows) * c;
+        y[i] = row[i % c] + positions[i / c % length * c + i % c];
+    }
 }
 
 void ref_embed_timestep(float *y, double timestep, int64_t c, bool flip, double shift)
@@ -235,6 +239,52 @@ void ref_embed_timestep(float *y, double timestep, int64_t c, bool flip, double 
         y[i + (flip ? half : 0)] = (float)sin(a);
         y[i + (flip ? 0 : half)] = (float)cos(a);
     }
+}
+
+/* The guided value i of an image; along: the share of the text in what is avoided. */
+static double guided(const float *text, const float *plain, const float *empty, int64_t i,
+                     double cfg, double along)
+{
+    const float *base = empty ? empty : plain;
+    double p = (double)text[i] - base[i], q = (double)plain[i] - base[i];
+    return base[i] + cfg * (p - (q - along * p));
+}
+
+static double deviation(double sum, double squares, int64_t n)
+{
+    return sqrt(fmax(squares / (double)n - sum / (double)n * (sum / (double)n), 0));
+}
+
+static void guide_image(float *y, const float *text, const float *plain, const float *empty,
+                        int64_t count, double cfg, double rescale)
+{
+    double dot = 0, norm = 0, sum[2] = { 0 }, squares[2] = { 0 };
+    for (int64_t i = 0; i < count && empty; i++) {
+        double p = (double)text[i] - empty[i];
+        dot += p * ((double)plain[i] - empty[i]);
+        norm += p * p;
+    }
+    double along = norm > 0 ? dot / norm : 0;
+    for (int64_t i = 0; i < count; i++) {
+        double m = guided(text, plain, empty, i, cfg, along);
+        sum[0] += text[i];
+        sum[1] += m;
+        squares[0] += (double)text[i] * text[i];
+        squares[1] += m * m;
+    }
+    double spread = deviation(sum[1], squares[1], count), factor = 1;
+    if (spread > 0)
+        factor = rescale * deviation(sum[0], squares[0], count) / spread + 1 - rescale;
+    for (int64_t i = 0; i < count; i++)
+        y[i] = (float)(guided(text, plain, empty, i, cfg, along) * factor);
+}
+
+void ref_guide(float *y, const float *text, const float *plain, const float *empty,
+               int64_t n, int64_t count, double cfg, double rescale)
+{
+    for (int64_t i = 0; i < n * count; i += count)
+        guide_image(y + i, text + i, plain + i, empty ? empty + i : NULL, count, cfg,
+                    rescale);
 }
 
 void ref_sampler_step(float *x, const float *out, const float *plain, float *const *hist,

@@ -63,10 +63,15 @@ void ref_concat(float *y, const float *a, int64_t ca, const float *b, int64_t cb
 void ref_scale(float *y, const float *x, int64_t count, double factor, double offset);
 void ref_fill(float *y, int64_t count, double value);
 
-void ref_embed_tokens(float *y, const int32_t *ids, const float *table,
-                      const float *positions, int64_t n, int64_t length, int64_t c);
+/* ids from `rows` on read extra. */
+void ref_embed_tokens(float *y, const int32_t *ids, const float *table, int64_t rows,
+                      const float *extra, const float *positions, int64_t n, int64_t length,
+                      int64_t c);
 void ref_embed_timestep(float *y, double timestep, int64_t c, bool flip, double shift);
 
+/* n images of `count` values; empty NULL: plain stands for it and is avoided whole. */
+void ref_guide(float *y, const float *text, const float *plain, const float *empty,
+               int64_t n, int64_t count, double cfg, double rescale);
 /* plain NULL: no guidance; x, hist and denoised are written. */
 /* hist: DR_STEP_HISTORY of them. */
 void ref_sampler_step(float *x, const float *out, const float *plain, float *const *hist,

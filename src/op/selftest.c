@@ -250,15 +250,17 @@ static void test_elementwise(probe *p)
 
 static void test_embeddings(probe *p)
 {
-    static const int32_t ids[] = { 0, 12, 3, 3, 7, 1 };
-    float *table, *positions, *want = host(p, 6 * 10);
+    static const int32_t ids[] = { 0, 12, 3, 14, 7, 13 };
+    float *table, *positions, *extra, *want = host(p, 6 * 10);
     dr_weight_mat t = { .in = 13, .out = 10 }, s = { .in = 3, .out = 10 };
     t.w = input(p, &table, 1, 1, 13, 10);
     s.w = input(p, &positions, 1, 1, 3, 10);
+    dr_tensor more = input(p, &extra, 1, 1, 2, 10);
     if (p->run.err.code)
         return;
-    ref_embed_tokens(want, ids, table, positions, 2, 3, 10);
-    compare(p, "embed_tokens", op_embed_tokens(&p->run, ids, 2, 3, &t, &s), want, LIMIT);
+    ref_embed_tokens(want, ids, table, 13, extra, positions, 2, 3, 10);
+    compare(p, "embed_tokens", op_embed_tokens(&p->run, ids, 2, 3, &t, &s, &more), want,
+            LIMIT);
     ref_embed_timestep(want, 981, 34, true, 1);
     compare(p, "embed_timestep", op_embed_timestep(&p->run, 981, 34, true, 1), want,
             LIMIT_ANGLES);
@@ -292,6 +294,19 @@ static void test_sampler_step(probe *p)
     for (int i = 0; i < DR_STEP_HISTORY; i++)
         compare(p, "sampler_step history", dh[i], hist[i], LIMIT);
     compare(p, "sampler_step denoised", dd, denoised, LIMIT);
+}
+
+static void test_guide(probe *p)
+{
+    float *text, *plain, *empty, *want = host(p, 2 * 140);
+    dr_tensor dc = input(p, &text, 2, 5, 7, 4), du = input(p, &plain, 2, 5, 7, 4);
+    dr_tensor de = input(p, &empty, 2, 5, 7, 4);
+    if (p->run.err.code)
+        return;
+    ref_guide(want, text, plain, NULL, 2, 140, 7.5, 0.7);
+    compare(p, "guide", op_guide(&p->run, dc, du, NULL, 7.5, 0.7), want, LIMIT);
+    ref_guide(want, text, plain, empty, 2, 140, 7.5, 0);
+    compare(p, "guide across", op_guide(&p->run, dc, du, &de, 7.5, 0), want, LIMIT);
 }
 
 static void test_pictures(probe *p)
@@ -381,8 +396,9 @@ static void test_lora(probe *p)
 /* --- all of it --- */
 
 static void (*const tests[])(probe *p) = {
-    test_unpack_weights, test_elementwise, test_norms,        test_gemm,     test_conv2d,
-    test_attention,      test_embeddings,  test_sampler_step, test_pictures, test_lora,
+    test_unpack_weights, test_elementwise, test_norms,      test_gemm,
+    test_conv2d,         test_attention,   test_embeddings, test_sampler_step,
+    test_guide,          test_pictures,    test_lora,
 };
 
 /* A kernel that joined the registry without a test here would never be checked. */

@@ -83,7 +83,7 @@ static void encode_text(dr_run *r, void *ctx)
 {
     full_call *f = ctx;
     f->run = r;
-    dr_download(r, dr_clip_forward(r, &f->g->clip, f->ids, f->input.n, f->input.h, 0),
+    dr_download(r, dr_clip_forward(r, &f->g->clip, f->ids, f->input.n, f->input.h, NULL, 0),
                 f->out);
 }
 

@@ -24,7 +24,7 @@ static void encode(dr_run *r, void *ctx)
 {
     text_call *t = ctx;
     t->run = r;
-    dr_tensor x = dr_clip_forward(r, &t->g->clip, t->ids, t->n, t->length, t->skip);
+    dr_tensor x = dr_clip_forward(r, &t->g->clip, t->ids, t->n, t->length, NULL, t->skip);
     dr_download(r, x, t->out);
 }
 

@@ -207,17 +207,20 @@ static void test_embed_tokens(void **state)
     for (int i = 0; i < CASES; i++) {
         kit_begin(k);
         int64_t rows = kit_pick(k, 1, 50), length = kit_pick(k, 1, 12), c = channels(k);
-        int64_t n = kit_pick(k, 1, 3);
+        int64_t n = kit_pick(k, 1, 3), more = kit_pick(k, 0, 3);
         int32_t ids[36];
-        float *table, *positions, *want = kit_host(k, n * length * c);
+        float *table, *positions, *extra = NULL, *want = kit_host(k, n * length * c);
         dr_weight_mat t = { .in = rows, .out = c }, p = { .in = length, .out = c };
         t.w = kit_tensor(k, &table, 1, 1, rows, c);
         p.w = kit_tensor(k, &positions, 1, 1, length, c);
+        dr_tensor e = { 0 };
+        if (more)
+            e = kit_tensor(k, &extra, 1, 1, more, c);
         for (int j = 0; j < n * length; j++)
-            ids[j] = (int32_t)kit_pick(k, 0, rows - 1);
-        ref_embed_tokens(want, ids, table, positions, n, length, c);
-        kit_compare(k, op_embed_tokens(&k->run, ids, n, length, &t, &p), want, LIMIT,
-                    "embed_tokens");
+            ids[j] = (int32_t)kit_pick(k, 0, rows + more - 1);
+        ref_embed_tokens(want, ids, table, rows, extra, positions, n, length, c);
+        kit_compare(k, op_embed_tokens(&k->run, ids, n, length, &t, &p, more ? &e : NULL),
+                    want, LIMIT, "embed_tokens");
     }
 }
 
@@ -277,6 +280,29 @@ static void test_sampler_step(void **state)
         for (int s = 0; s < DR_STEP_HISTORY; s++)
             kit_compare(k, dh[s], hist[s], LIMIT, "sampler_step hist");
         kit_compare(k, dd, denoised, LIMIT, "sampler_step denoised");
+    }
+}
+
+/* Every way of guidance, on images whose last block is short too, with and without a mean
+ * that is large beside the spread. */
+static void test_guide(void **state)
+{
+    kit *k = *state;
+    for (int i = 0; i < CASES; i++) {
+        kit_begin(k);
+        int64_t n = kit_pick(k, 1, 3), h = kit_pick(k, 1, 40), w = kit_pick(k, 1, 7);
+        int64_t c = i % 2 ? 4 : 1, count = h * w * c;
+        double cfg = (double)kit_pick(k, 1, 12), rescale = i % 3 ? 0.1 * (i % 10) : 0;
+        float *text, *plain, *empty, *want = kit_host(k, n * count);
+        dr_tensor dc = kit_tensor(k, &text, n, h, w, c);
+        dr_tensor du = kit_tensor(k, &plain, n, h, w, c);
+        dr_tensor de = kit_tensor(k, &empty, n, h, w, c);
+        bool across = i % 4 == 0;
+        ref_guide(want, text, plain, across ? empty : NULL, n, count, cfg, rescale);
+        KIT_SAY(what, "guide %g rescale %g of %lld values%s", cfg, rescale,
+                (long long)count, across ? " across" : "");
+        kit_compare(k, op_guide(&k->run, dc, du, across ? &de : NULL, cfg, rescale), want,
+                    1e-4, what);
     }
 }
 
@@ -375,8 +401,9 @@ int main(void)
         cmocka_unit_test(test_geglu),          cmocka_unit_test(test_concat),
         cmocka_unit_test(test_scale_and_fill), cmocka_unit_test(test_embed_tokens),
         cmocka_unit_test(test_embed_timestep), cmocka_unit_test(test_sampler_step),
-        cmocka_unit_test(test_linear_rgb),     cmocka_unit_test(test_to_rgb8),
-        cmocka_unit_test(test_range),          cmocka_unit_test(test_unpack_weights),
+        cmocka_unit_test(test_guide),          cmocka_unit_test(test_linear_rgb),
+        cmocka_unit_test(test_to_rgb8),        cmocka_unit_test(test_range),
+        cmocka_unit_test(test_unpack_weights),
     };
     int failed = cmocka_run_group_tests_name("ops", tests, kit_setup, kit_teardown);
     return failed + cmocka_run_group_tests_name("ops with the work-groups of GPUs", tests,

@@ -225,6 +225,10 @@ static void test_shapes_are_checked(void **state)
     expect_shape_error(k, "sampler_step");
     op_sampler_step(&k->run, x, x, &r, NULL, 0, x, x, &(dr_step_coef){ .slot = -1 });
     expect_shape_error(k, "sampler_step");
+    op_guide(&k->run, x, r, NULL, 2, 0);
+    expect_shape_error(k, "guide");
+    op_guide(&k->run, x, x, &r, 2, 0);
+    expect_shape_error(k, "guide");
     r = X(1, 1, 5, 3);
     op_linear_rgb(&k->run, X(1, 4, 5, 3), r);
     expect_shape_error(k, "linear_rgb");
@@ -241,14 +245,14 @@ static void test_tokens_are_checked(void **state)
     float *p;
     dr_weight_mat t = { 0 };
     t.w = kit_tensor(k, &p, 1, 1, 4, 3);
-    op_embed_tokens(&k->run, (const int32_t[]){ 0, 4 }, 1, 2, &t, &t);
+    op_embed_tokens(&k->run, (const int32_t[]){ 0, 4 }, 1, 2, &t, &t, NULL);
     assert_int_equal(k->run.err.code, DR_EMODEL);
     assert_non_null(strstr(k->run.err.message, "4"));
     kit_begin(k);
-    op_embed_tokens(&k->run, (const int32_t[]){ 0, -1 }, 1, 2, &t, &t);
+    op_embed_tokens(&k->run, (const int32_t[]){ 0, -1 }, 1, 2, &t, &t, NULL);
     assert_int_equal(k->run.err.code, DR_EMODEL);
     kit_begin(k);
-    op_embed_tokens(&k->run, (const int32_t[]){ 0, 0, 0, 0, 0 }, 1, 5, &t, &t);
+    op_embed_tokens(&k->run, (const int32_t[]){ 0, 0, 0, 0, 0 }, 1, 5, &t, &t, NULL);
     assert_int_equal(k->run.err.code, DR_ESHAPE);
 }
 

@@ -28,6 +28,8 @@ static const slip slips[] = {
     { "elementwise.cl", "-1.702f", "-1.7f", "quick_gelu" },
     { "elementwise.cl", "if (has & 4)", "if (has & 8)", "conv2d" },
     { "sample.cl", "k1 * load8", "hx * load8", "sampler_step" },
+    { "sample.cl", "+ 1.0f - rescale", "+ 0.9f - rescale", "guide" },
+    { "sample.cl", "base - along * p", "base + along * p", "guide across" },
     { "weights.cl", "<< 16", "<< 15", "unpack_weights bf16" },
     { "embed.cl", "r % length * cols", "r / length * cols", "embed_tokens" },
 };
