@@ -52,11 +52,10 @@ size_t dr_pool_bytes(const dr_pool *p)
     return p->bytes;
 }
 
-/* Room for `bytes`; chunks are as large as what is left to load, within bounds, so that a
- * small model does not take a large chunk. A large tensor that does not fit gets a chunk of
- * its own behind the head, whose free end stays in use. */
-static dr_status pool_take(dr_pool *p, size_t bytes, size_t still_to_come, dr_mem **mem,
-                           size_t *at, dr_err *err)
+/* Chunks are as large as what is left to load, within bounds. A large tensor that does not
+ * fit gets a chunk of its own behind the head, whose free end stays in use. */
+dr_status dr_pool_take(dr_pool *p, size_t bytes, size_t still_to_come, dr_mem **mem,
+                       size_t *at, dr_err *err)
 {
     bytes = (bytes + ALIGN_BYTES - 1) / ALIGN_BYTES * ALIGN_BYTES;
     chunk *c = p->head;
@@ -190,9 +189,9 @@ static dr_tensor place(dr_loader *l, const dr_weight *t, int64_t o, int64_t c, i
     }
     if (!l->dev)
         return w;
-    if (pool_take(l->pool, (size_t)(o * c * s) * sizeof(float),
-                  (l->total_bytes - l->loaded_bytes) * (kind ? 2 : 1) + CHUNK_BYTES / 64,
-                  &w.mem, &at, &l->err) ||
+    if (dr_pool_take(l->pool, (size_t)(o * c * s) * sizeof(float),
+                     (l->total_bytes - l->loaded_bytes) * (kind ? 2 : 1) + CHUNK_BYTES / 64,
+                     &w.mem, &at, &l->err) ||
         stage(l, t))
         return w;
     w.at = at / sizeof(float);
@@ -213,7 +212,7 @@ static dr_tensor place_rows(dr_loader *l, const dr_weight *t, int64_t rows, int6
     return w;
 }
 
-static void shape_text(char *out, size_t size, const int64_t *dim, int ndim)
+const char *dr_shape_text(char *out, size_t size, const int64_t *dim, int ndim)
 {
     size_t n = (size_t)snprintf(out, size, "[");
     for (int i = 0; i < ndim && n < size; i++)
@@ -221,6 +220,7 @@ static void shape_text(char *out, size_t size, const int64_t *dim, int ndim)
             (size_t)snprintf(out + n, size - n, "%s%lld", i ? ", " : "", (long long)dim[i]);
     if (n < size)
         snprintf(out + n, size - n, "]");
+    return out;
 }
 
 /* The tensor NAME.tail when its shape is `want` (trailing dimensions of 1 do not count),
@@ -235,7 +235,7 @@ static const dr_weight *find(dr_loader *l, const char *name, const char *tail,
         l->wanted(l->ctx, full, want, ndim);
         return &imagined;
     }
-    shape_text(want_text, sizeof want_text, want, ndim);
+    dr_shape_text(want_text, sizeof want_text, want, ndim);
     const dr_weight *t = dr_weights_use(l->files, full);
     if (!t) {
         dr_fail(&l->err, DR_EMODEL, "%s: tensor %s %s is missing", l->component, full,
@@ -247,7 +247,7 @@ static const dr_weight *find(dr_loader *l, const char *name, const char *tail,
         int64_t have = i < t->ndim ? t->dim[i] : 1, wanted = i < ndim ? want[i] : 1;
         if (have == wanted)
             continue;
-        shape_text(have_text, sizeof have_text, t->dim, t->ndim);
+        dr_shape_text(have_text, sizeof have_text, t->dim, t->ndim);
         dr_fail(&l->err, DR_EMODEL,
                 "%s: tensor %s is %s in the file, the config makes it %s", l->component,
                 full, have_text, want_text);
@@ -279,6 +279,27 @@ static dr_tensor load_vector(dr_loader *l, const char *name, const char *tail, i
     return t ? place_rows(l, t, 1, c) : (dr_tensor){ 0 };
 }
 
+/* Note a matrix in l->mats. */
+static void note(dr_loader *l, const char *name, dr_weight_mat *w)
+{
+    dr_mats *m = l->mats;
+    if (!m || l->err.code)
+        return;
+    if (m->count == m->cap) {
+        int cap = m->cap ? 2 * m->cap : 64;
+        struct dr_named_mat *row = dr_arena_alloc(m->mem, (size_t)cap * sizeof *row);
+        if (row && m->count)
+            memcpy(row, m->row, (size_t)m->count * sizeof *row);
+        m->row = row;
+        m->cap = row ? cap : 0;
+    }
+    const char *copy = m->row ? dr_arena_str(m->mem, name, strlen(name)) : NULL;
+    if (copy)
+        m->row[m->count++] = (struct dr_named_mat){ .name = copy, .w = w };
+    else
+        dr_fail(&l->err, DR_ENOMEM, "out of memory");
+}
+
 void dr_load_linear(dr_loader *l, dr_weight_mat *w, int64_t in, int64_t out, bool bias,
                     const char *fmt, ...)
 {
@@ -289,6 +310,7 @@ void dr_load_linear(dr_loader *l, dr_weight_mat *w, int64_t in, int64_t out, boo
         w->w = place(l, t, out, in, 1);
     if (t && bias)
         w->b = load_vector(l, name, "bias", out);
+    note(l, name, w);
 }
 
 void dr_load_conv(dr_loader *l, dr_weight_mat *w, int64_t in, int64_t out, int window,
@@ -302,6 +324,7 @@ void dr_load_conv(dr_loader *l, dr_weight_mat *w, int64_t in, int64_t out, int w
         return;
     w->w = place(l, t, out, in, (int64_t)window * window);
     w->b = load_vector(l, name, "bias", out);
+    note(l, name, w);
 }
 
 void dr_load_norm(dr_loader *l, dr_weight_norm *w, int64_t c, int64_t groups, double eps,

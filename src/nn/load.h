@@ -1,10 +1,22 @@
 #ifndef DR_NN_LOAD_H
 #define DR_NN_LOAD_H
 
+#include "base/arena.h"
 #include "base/hash.h"
 #include "base/json.h"
 #include "nn/safetensors.h"
 #include "op/op.h"
+
+/* The matrices of a component by their names in the file, without ".weight": for what
+ * changes them later (nn/lora.h). */
+typedef struct {
+    dr_arena *mem; /* what the list lives in */
+    struct dr_named_mat {
+        const char *name;
+        dr_weight_mat *w;
+    } * row;
+    int count, cap;
+} dr_mats;
 
 /* From named tensors of a file to weights on the device, checked against the shapes that
  * the config implies and repacked as GEMM reads them. Errors are sticky in l->err: a
@@ -17,6 +29,7 @@ typedef struct {
     dr_mem *staging; /* one tensor as it is in the file */
     size_t staging_bytes;
     struct dr_pool *pool; /* where the weights stay */
+    dr_mats *mats;        /* gets every linear layer and convolution; NULL: nobody asks */
     size_t loaded_bytes, total_bytes;
     void (*progress)(void *ctx, double share);
     /* When set there are no files and no device: every tensor that the model asks for is
@@ -30,6 +43,10 @@ typedef struct dr_pool dr_pool;
 dr_pool *dr_pool_new(dr_dev *dev); /* NULL when memory is out */
 void dr_pool_free(dr_pool *p);     /* accepts NULL */
 size_t dr_pool_bytes(const dr_pool *p);
+/* Room for `bytes` at mem + *at. still_to_come: how much will be asked for from now on, so
+ * that a small pool does not take a large chunk. */
+DR_MUST_USE dr_status dr_pool_take(dr_pool *p, size_t bytes, size_t still_to_come,
+                                   dr_mem **mem, size_t *at, dr_err *err);
 
 /* Open the weight files of a component: dir/stem.safetensors or shards. dev NULL: names
  * and shapes are checked, nothing is loaded. */
@@ -55,6 +72,9 @@ void dr_load_table(dr_loader *l, dr_weight_mat *w, int64_t rows, int64_t c,
                    const char *name, ...) DR_PRINTF(5, 6);
 /* Whether the file has a tensor NAME. */
 bool dr_load_has(dr_loader *l, const char *name, ...) DR_PRINTF(2, 3);
+
+/* "[o, i, 3, 3]" for messages; returns out. */
+const char *dr_shape_text(char *out, size_t size, const int64_t *dim, int ndim);
 
 /* --- reading a model's config.json --- */
 

@@ -41,10 +41,16 @@ typedef struct {
     bool used;
 } entry;
 
+typedef struct note {
+    const struct note *next;
+    const char *key, *text;
+} note;
+
 struct dr_weights {
     dr_arena *mem; /* names and paths */
     shard shards[SHARDS_MAX];
     int n_shards;
+    const note *notes;
     entry *entries;
     size_t count, cap;
     uint32_t *slots; /* open addressing: entry number + 1, 0 is free */
@@ -178,6 +184,23 @@ static dr_status find_header(const shard *s, const char **text, size_t *n, dr_er
     return DR_OK;
 }
 
+/* Keep the texts of __metadata__; what is no text is left aside. */
+static bool add_notes(dr_weights *w, const dr_json *metadata)
+{
+    for (const dr_json *j = dr_json_first(metadata); j; j = dr_json_next(j)) {
+        const char *key = dr_json_key(j), *text = dr_json_string(j);
+        note *n = text ? dr_arena_alloc(w->mem, sizeof *n) : NULL;
+        if (!text)
+            continue;
+        if (!n || !(n->key = dr_arena_str(w->mem, key, strlen(key))) ||
+            !(n->text = dr_arena_str(w->mem, text, strlen(text))))
+            return false;
+        n->next = w->notes;
+        w->notes = n;
+    }
+    return true;
+}
+
 static dr_status read_header(dr_weights *w, int number, const dr_json *header,
                              size_t header_bytes, dr_err *err)
 {
@@ -187,8 +210,11 @@ static dr_status read_header(dr_weights *w, int number, const dr_json *header,
         return dr_fail(err, DR_EMODEL, "%s: the header is not a JSON object", s->path);
     for (const dr_json *j = dr_json_first(header); j; j = dr_json_next(j)) {
         const char *name = dr_json_key(j);
-        if (strcmp(name, "__metadata__") == 0)
+        if (strcmp(name, "__metadata__") == 0) {
+            if (!add_notes(w, j))
+                return no_memory(s->path, err);
             continue;
+        }
         entry *e = add_entry(w);
         if (!e || !(e->w.name = dr_arena_str(w->mem, name, strlen(name))))
             return no_memory(s->path, err);
@@ -460,6 +486,14 @@ const dr_weight *dr_weights_at(const dr_weights *w, size_t i)
     return &w->entries[i].w;
 }
 
+const char *dr_weights_note(const dr_weights *w, const char *key)
+{
+    for (const note *n = w->notes; n; n = n->next)
+        if (!strcmp(n->key, key))
+            return n->text;
+    return NULL;
+}
+
 const dr_weight *dr_weights_unused(const dr_weights *w, size_t *cursor)
 {
     while (*cursor < w->count) {
@@ -468,6 +502,24 @@ const dr_weight *dr_weights_unused(const dr_weights *w, size_t *cursor)
             return &e->w;
     }
     return NULL;
+}
+
+bool dr_weight_finite(const dr_weight *t)
+{
+    const char *p = t->data;
+    const uint16_t ones = t->type == DR_WEIGHT_F16 ? 0x7c00 : 0x7f80; /* the exponent */
+    bool finite = true;
+    for (size_t i = 0; t->type == DR_WEIGHT_F32 && i < t->bytes; i += 4) {
+        uint32_t v;
+        memcpy(&v, p + i, sizeof v);
+        finite &= (v & 0x7f800000u) != 0x7f800000u;
+    }
+    for (size_t i = 0; t->type != DR_WEIGHT_F32 && i < t->bytes; i += 2) {
+        uint16_t v;
+        memcpy(&v, p + i, sizeof v);
+        finite &= (v & ones) != ones;
+    }
+    return finite;
 }
 
 float dr_half_to_float(uint16_t h)

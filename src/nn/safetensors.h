@@ -3,6 +3,7 @@
 
 #include "base/err.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -52,8 +53,14 @@ const dr_weight *dr_weights_use(dr_weights *w, const char *name);
 size_t dr_weights_count(const dr_weights *w);
 const dr_weight *dr_weights_at(const dr_weights *w, size_t i);
 
+/* A text from the header's __metadata__, NULL when there is none of that key. */
+const char *dr_weights_note(const dr_weights *w, const char *key);
+
 /* Walk the tensors that nobody used: start with *cursor = 0; NULL at the end. */
 const dr_weight *dr_weights_unused(const dr_weights *w, size_t *cursor);
+
+/* Whether no value of an F32, F16 or BF16 tensor is NaN or infinite; reads them all. */
+bool dr_weight_finite(const dr_weight *t);
 
 /* IEEE binary16 and bfloat16 bits as float. */
 float dr_half_to_float(uint16_t h);
