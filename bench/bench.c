@@ -109,7 +109,8 @@ static void call_unet(bench *b, int64_t size, int64_t batch)
     op_fill(r, text, 0.25f);
     op_fill(r, x, 0.5f);
     dr_unet_read_text(r, &b->unet, text, b->kv);
-    dr_unet_forward(r, &b->unet, x, batch, 1.0, 500.0, b->kv);
+    const dr_unet_call call = { .x = x, .batch = batch, .in_scale = 1, .timestep = 500 };
+    dr_unet_forward(r, &b->unet, &call, b->kv);
 }
 
 static void call_decode(bench *b, int64_t size, int64_t batch)

@@ -26,6 +26,7 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import save_file
 
 import compare
+import control
 import samplers
 import stages
 import tiny
@@ -125,6 +126,12 @@ def export_common(golden):
     write(golden / "common", out, cases)
 
 
+def export_control(root, golden):
+    out = {}
+    cases = control.cases(open_model(root / control.MODEL).unet, out)
+    write(golden / "control", out, cases)
+
+
 def manifest(golden):
     lines = ["# Made by: python contrib/goldens/export.py", f"python {platform.python_version()}",
              f"unicode {unicodedata.unidata_version}"]
@@ -133,7 +140,8 @@ def manifest(golden):
     lines += ["", "# bytes sha256 path"]
     for p in sorted(golden.rglob("*")):
         name = p.relative_to(golden).as_posix()
-        if p.is_file() and name.startswith(("common/", "demo/", "tiny-sd1/", "tokens-")):
+        if p.is_file() and name.startswith(("common/", "control/", "demo/", "tiny-sd1/",
+                                             "tokens-")):
             data = p.read_bytes()
             lines.append(f"{len(data)} {hashlib.sha256(data).hexdigest()} {name}")
     return "\n".join(lines) + "\n"
@@ -146,6 +154,7 @@ def export(root):
     export_common(golden)
     for name, spec in CASES.items():
         export_model(name, spec, root, golden)
+    export_control(root, golden)
     for p in golden.rglob("*.safetensors"):
         p.chmod(0o644)               # safetensors makes them private
     (golden / "MANIFEST").write_text(manifest(golden))

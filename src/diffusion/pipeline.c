@@ -373,9 +373,11 @@ static void denoise_row(dr_batch *b, int64_t i)
     dr_mark mark = dr_push(r);
     if (dr_step_draws(row))
         draw_noise(b, b->noise, i + 1);
-    dr_tensor out =
-        dr_unet_forward(r, &b->m->unet, b->x, b->guided ? 2 * b->n_rows : b->n_rows,
-                        row->in_scale, row->timestep, b->m->kv);
+    const dr_unet_call call = { .x = b->x,
+                                .batch = b->guided ? 2 * b->n_rows : b->n_rows,
+                                .in_scale = row->in_scale,
+                                .timestep = row->timestep };
+    dr_tensor out = dr_unet_forward(r, &b->m->unet, &call, b->m->kv);
     update(b, out, row);
     if (!failed(b) && !r->dry)
         (void)!dr_finish(r->dev, &r->err); /* so that progress and stop mean this step */

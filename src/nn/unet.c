@@ -3,8 +3,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#define SKIPS_MAX 64
-
 /* What the config says of one level, counted from the picture inwards. */
 typedef struct {
     int64_t channels, layers, heads, text_c;
@@ -61,7 +59,8 @@ static bool cross(dr_loader *l, const dr_json *config, const char *key, int i,
     return name && !strcmp(name, crossed);
 }
 
-static void read_level(level_config *v, dr_loader *l, const dr_json *config, int i, int n)
+static void read_level(level_config *v, dr_loader *l, const dr_json *config, int i, int n,
+                       bool whole)
 {
     const char *heads =
         dr_json_type(dr_json_get(config, "num_attention_heads")) == DR_JSON_NULL
@@ -75,8 +74,8 @@ static void read_level(level_config *v, dr_loader *l, const dr_json *config, int
         (int)dr_config_int_at(l, config, "transformer_layers_per_block", i, n, 1, 64, 1);
     v->cross_down =
         cross(l, config, "down_block_types", i, "DownBlock2D", "CrossAttnDownBlock2D");
-    v->cross_up =
-        cross(l, config, "up_block_types", n - 1 - i, "UpBlock2D", "CrossAttnUpBlock2D");
+    v->cross_up = whole && cross(l, config, "up_block_types", n - 1 - i, "UpBlock2D",
+                                 "CrossAttnUpBlock2D");
 }
 
 static void check_level(dr_loader *l, const unet_config *c, int i)
@@ -96,7 +95,9 @@ static void check_level(dr_loader *l, const unet_config *c, int i)
                 l->component, i, (long long)v->channels, (long long)v->heads);
 }
 
-static void read_config(unet_config *c, dr_unet *m, dr_loader *l, const dr_json *config)
+/* whole: with a way up. */
+static void read_config(unet_config *c, dr_unet *m, dr_loader *l, const dr_json *config,
+                        bool whole)
 {
     int n = dr_json_count(dr_json_get(config, "block_out_channels"));
     const dr_json *mid = dr_json_get(config, "mid_block_type");
@@ -111,7 +112,7 @@ static void read_config(unet_config *c, dr_unet *m, dr_loader *l, const dr_json 
     c->groups = dr_config_int(l, config, "norm_num_groups", 1, 1 << 16, 32);
     c->eps = dr_json_get_number(config, "norm_eps", 1e-5);
     for (int i = 0; i < n; i++) {
-        read_level(&c->level[i], l, config, i, n);
+        read_level(&c->level[i], l, config, i, n, whole);
         check_level(l, c, i);
     }
     m->n_levels = n;
@@ -218,24 +219,38 @@ static void load_mid(dr_unet *m, dr_loader *l, const unet_config *c)
     load_transformer(m, l, c, v, &m->mid_attention, "mid_block.attentions.0");
 }
 
-void dr_unet_load(dr_unet *m, dr_loader *l, const dr_json *config, dr_arena *mem)
+/* What the whole and the lower half share. */
+static void load_lower(dr_unet *m, dr_loader *l, const unet_config *c)
 {
-    unet_config c = { .mem = mem };
-    read_config(&c, m, l, config);
-    if (l->err.code)
-        return;
     dr_load_linear(l, &m->time1, m->width, m->time_c, true, "time_embedding.linear_1");
     dr_load_linear(l, &m->time2, m->time_c, m->time_c, true, "time_embedding.linear_2");
     dr_load_conv(l, &m->conv_in, m->in_c, m->width, 3, "conv_in");
-    load_down(m, l, &c);
+    load_down(m, l, c);
     if (m->has_mid)
-        load_mid(m, l, &c);
+        load_mid(m, l, c);
+    if (m->n_skips > DR_UNET_SKIPS_MAX && !l->err.code)
+        dr_fail(&l->err, DR_EMODEL, "%s: %d layers, at most %d are supported", l->component,
+                m->n_skips, DR_UNET_SKIPS_MAX);
+}
+
+void dr_unet_load(dr_unet *m, dr_loader *l, const dr_json *config, dr_arena *mem)
+{
+    unet_config c = { .mem = mem };
+    read_config(&c, m, l, config, true);
+    if (l->err.code)
+        return;
+    load_lower(m, l, &c);
     load_up(m, l, &c);
     dr_load_norm(l, &m->norm_out, m->width, c.groups, c.eps, "conv_norm_out");
     dr_load_conv(l, &m->conv_out, m->width, m->out_c, 3, "conv_out");
-    if (m->n_skips > SKIPS_MAX && !l->err.code)
-        dr_fail(&l->err, DR_EMODEL, "%s: %d layers, at most %d are supported", l->component,
-                m->n_skips, SKIPS_MAX);
+}
+
+void dr_unet_load_lower(dr_unet *m, dr_loader *l, const dr_json *config, dr_arena *mem)
+{
+    unet_config c = { .mem = mem };
+    read_config(&c, m, l, config, false);
+    if (!l->err.code)
+        load_lower(m, l, &c);
 }
 
 /* --- forward --- */
@@ -300,18 +315,16 @@ static dr_tensor mid_forward(dr_run *r, const dr_unet *m, dr_tensor x,
     return x;
 }
 
-dr_tensor dr_unet_forward(dr_run *r, const dr_unet *m, dr_tensor latents, int64_t batch,
-                          double in_scale, double timestep, const dr_text_kv *kv)
+void dr_unet_descend(dr_run *r, const dr_unet *m, const dr_unet_call *call, dr_tensor time,
+                     const dr_text_kv *kv, const dr_tensor *hint, dr_unet_way *way)
 {
-    dr_tensor out = dr_new(r, batch, latents.h, latents.w, m->out_c);
-    dr_mark mark = dr_push(r);
-    dr_tensor time = op_activate(r, dr_unet_time(r, m, timestep), DR_SILU);
-    dr_tensor skip[SKIPS_MAX];
+    dr_tensor *skip = way->skip;
     int n = 0;
     dr_conv_opts in = dr_window3;
-    in.batch = batch;
-    in.in_scale = (float)in_scale;
-    dr_tensor h = op_conv2d(r, latents, &m->conv_in, &in); /* [batch, h, w, width] */
+    in.batch = call->batch;
+    in.in_scale = (float)call->in_scale;
+    in.residual = hint;
+    dr_tensor h = op_conv2d(r, call->x, &m->conv_in, &in); /* [batch, h, w, width] */
     dr_show(r, h, "conv_in");
     skip[n++] = h;
     for (int i = 0; i < m->n_levels; i++) {
@@ -326,8 +339,23 @@ dr_tensor dr_unet_forward(dr_run *r, const dr_unet *m, dr_tensor latents, int64_
         }
         dr_show(r, h, "down_blocks.%d", i);
     }
-    if (m->has_mid)
-        h = mid_forward(r, m, h, &time, kv);
+    way->n = n;
+    way->mid = m->has_mid ? mid_forward(r, m, h, &time, kv) : h;
+}
+
+dr_tensor dr_unet_forward(dr_run *r, const dr_unet *m, const dr_unet_call *call,
+                          const dr_text_kv *kv)
+{
+    dr_tensor out = dr_new(r, call->batch, call->x.h, call->x.w, m->out_c);
+    dr_mark mark = dr_push(r);
+    dr_tensor time = op_activate(r, dr_unet_time(r, m, call->timestep), DR_SILU);
+    dr_unet_way way;
+    dr_unet_descend(r, m, call, time, kv, NULL, &way);
+    if (call->guide)
+        call->guide(call->guide_ctx, r, call, &way);
+    const dr_tensor *skip = way.skip;
+    dr_tensor h = way.mid;
+    int n = way.n;
     for (int i = 0; i < m->n_levels; i++) {
         const dr_unet_block *b = &m->up[i];
         for (int j = 0; j < b->n_layers; j++)

@@ -93,9 +93,11 @@ static void evaluate_unet(dr_run *r, void *ctx)
     f->run = r;
     dr_tensor x = golden_put(r, f->input), text = golden_put(r, f->text);
     dr_unet_read_text(r, &f->g->unet, text, f->g->kv);
-    x = dr_unet_forward(r, &f->g->unet, x, x.n, 1,
-                        dr_json_get_number(f->item, "timestep", 0), f->g->kv);
-    dr_download(r, x, f->out);
+    const dr_unet_call call = { .x = x,
+                                .batch = x.n,
+                                .in_scale = 1,
+                                .timestep = dr_json_get_number(f->item, "timestep", 0) };
+    dr_download(r, dr_unet_forward(r, &f->g->unet, &call, f->g->kv), f->out);
 }
 
 static void decode(dr_run *r, void *ctx)

@@ -26,7 +26,10 @@ static void evaluate(dr_run *r, void *ctx)
     u->run = r;
     dr_tensor x = golden_put(r, u->sample), text = golden_put(r, u->text);
     dr_unet_read_text(r, m, text, u->g->kv);
-    dr_tensor y = dr_unet_forward(r, m, x, u->batch, u->in_scale, u->timestep, u->g->kv);
+    const dr_unet_call call = {
+        .x = x, .batch = u->batch, .in_scale = u->in_scale, .timestep = u->timestep
+    };
+    dr_tensor y = dr_unet_forward(r, m, &call, u->g->kv);
     dr_download(r, y, u->out);
 }
 
