@@ -113,6 +113,9 @@ const dr_conf_row dr_conf_rows[] = {
       "Mebibytes of a loaded model's weights that may be kept merged with LoRAs, for the\n"
       "next job with the same ones; the least recently used go first, those in use stay.\n"
       "0: a quarter of the device's memory."),
+    S("control.dir", control.dir, "",
+      "Folder of ControlNets that jobs may name, a folder NAME in diffusers layout each\n"
+      "(config.json inside); empty: none."),
     S("embeddings.dir", embeddings.dir, "",
       "Folder of textual inversions, NAME.safetensors each: a prompt that holds the word\n"
       "NAME reads the vectors of that file; empty: none."),

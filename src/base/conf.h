@@ -50,6 +50,9 @@ typedef struct {
     } lora;
     struct {
         char *dir;
+    } control;
+    struct {
+        char *dir;
     } embeddings;
     struct {
         char *select, *cl_dir, *cache_dir, *tuning;
