@@ -410,6 +410,8 @@ static void fill_batch(dr_worker *w)
         return;
     if (!first->resume)
         gather(w);
+    if (dr_slot_find(w, DR_SLOT_CLAIMED))
+        return; /* Redis went away: it joins this batch, or nobody would ever run it */
     if (is_full(w) || first->resume || dr_now_s() >= w->gather_until_s)
         send_batch(w);
 }
