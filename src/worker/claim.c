@@ -207,13 +207,16 @@ static bool find_waiting(dr_worker *w, choose *wanted, int64_t min_age_ms, waiti
     return found;
 }
 
-/* NULL: somebody was faster, or Redis is not there. */
+/* NULL: somebody was faster, or Redis is not there. A lost reply is asked for again at
+ * once: the job would be ours, unknown and without a lease, until the engine is done. */
 static dr_slot *take(dr_worker *w, const waiting *which)
 {
     dr_err err = { 0 };
     dr_claim c;
     dr_slot *s = dr_slot_find(w, DR_SLOT_FREE);
-    dr_status st = dr_queue_take(w->jobs, which->class, which->entry, &c, &err);
+    dr_status st = DR_EIO;
+    for (int i = 0; i < 2 && st == DR_EIO; i++)
+        st = dr_queue_take(w->jobs, which->class, which->entry, &c, &err);
     note_taking(w, st, &err);
     return !st && c.reply && fill_slot(w, s, &c) ? s : NULL;
 }

@@ -125,7 +125,8 @@ class Takers:
             places = [(r[0] - 1, r[1]) for r in rows]
         else:  # one that somebody else may have meanwhile
             places = sorted(at for at in self.entries
-                            if number(at[1]) > number(before.last[at[0]]))
+                            if number(at[1]) > number(before.last[at[0]]) and
+                            at not in [slot.at for slot in worker.slots])
         if places:
             self.take(worker, places[b % len(places)], lost=self.one_in("lost", d))
 
@@ -136,12 +137,16 @@ class Takers:
         self.say(worker.name, "take", at, "->", answer, "LOST" if lost else "")
         if answer is None:
             return
-        waits = at[1] in before.unread(at[0]) and CLASSES[at[0]] not in before.paused
+        held = before.held(at)
+        unheard = bool(held) and held[0] == worker.name and not before.released(at)
+        waits = unheard or (at[1] in before.unread(at[0]) and
+                            CLASSES[at[0]] not in before.paused)
         expect((answer[0] == "job") == waits, "take:", answer, "it waits:", waits)
         if answer[0] == "none":
             expect(after.core() == before.core(), "take refused and changed something")
             return
-        self.check_claim(worker, "none", 0, [], answer, self.now_as_head(before, at), after)
+        self.check_claim(worker, "unheard" if unheard else "none", 0, [], answer,
+                         self.now_as_head(before, at), after)
         if lost:
             worker.own = "left" if worker.own == "left" else "unheard"
         else:

@@ -4,7 +4,8 @@
 --
 -- KEYS  stream, P:fence, P:delayed, P:paused
 -- ARGV  group, worker, class (1..), entry
--- as claim.lua's 'job' | {'none'}: somebody else has it, or it is gone
+-- as claim.lua's 'job', also when it is ours already, because a reply was lost | {'none'}:
+-- somebody else has it, or it is gone
 local stream, fence_key, delayed, paused = unpack(KEYS)
 local group, me, class, entry = unpack(ARGV)
 
@@ -18,13 +19,17 @@ end
 
 local last = last_read(stream, group)
 if last.err then return last end
-if redis.call('SISMEMBER', paused, class_of(stream)) == 1 or not is_after(entry, last) or
-    holder(stream, group, entry) or
-    redis.call('ZSCORE', delayed, delayed_name(stream, entry)) then
+local owner, times, released = holder(stream, group, entry)
+local unheard = owner == me and not released
+if not unheard and
+    (owner or redis.call('SISMEMBER', paused, class_of(stream)) == 1 or
+        not is_after(entry, last) or
+        redis.call('ZSCORE', delayed, delayed_name(stream, entry))) then
     return { 'none' }
 end
-local got = redis.call('XCLAIM', stream, group, me, 0, entry, 'FORCE', 'RETRYCOUNT', 1)[1]
+times = unheard and times or 1
+local got = redis.call('XCLAIM', stream, group, me, 0, entry, 'FORCE', 'RETRYCOUNT', times)[1]
 if not got then return { 'none' } end
 local fence = redis.call('INCR', fence_key)
 local waited = now_ms() - tonumber(string.match(entry, '^%d+'))
-return { 'job', tonumber(class), entry, fence, math.max(0, waited), 0, got[2] }
+return { 'job', tonumber(class), entry, fence, math.max(0, waited), times - 1, got[2] }
