@@ -14,7 +14,8 @@ static bool same_pass(const dr_batch_task *a, const dr_batch_task *b)
     return p->width == q->width && p->height == q->height && p->steps == q->steps &&
            p->sampler == q->sampler && p->schedule == q->schedule && p->eta == q->eta &&
            (p->cfg_scale > 1) == (q->cfg_scale > 1) &&
-           a->job->clip_skip == b->job->clip_skip;
+           a->job->clip_skip == b->job->clip_skip && !a->job->n_controls &&
+           !b->job->n_controls;
 }
 
 int dr_tasks_span(const dr_batch_task *tasks, int n)
@@ -93,7 +94,7 @@ dr_status dr_batch_open(dr_batch *b, dr_model *m, dr_batch_task *tasks, int n, d
                      .c = m->vae.latent_c,
                      .guided = plan->cfg_scale > 1 };
     dr_status st = make_steps(m, plan, err);
-    if (st)
+    if (st || (st = dr_controls_take(m, first->job, b->control, &b->n_controls, err)))
         return st;
     b->steps = m->steps.count;
     if (!alloc_parts(b, tasks, n))

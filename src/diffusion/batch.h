@@ -1,7 +1,7 @@
 #ifndef DR_DIFFUSION_BATCH_H
 #define DR_DIFFUSION_BATCH_H
 
-#include "diffusion/model.h"
+#include "diffusion/controls.h"
 
 /* Private to src/diffusion/: jobs of one shape and one sampler on their way to pictures.
  *
@@ -51,7 +51,9 @@ typedef struct {
     int n_texts;
     dr_tensor x, denoised, noise, hist[DR_HIST_MAX]; /* [n_rows, h, w, c]; m->steps.n_hist
                                                         of hist */
-    double flops[DR_PHASES];                         /* of a dry run, by phase */
+    dr_control_use control[DR_CONTROLS_MAX]; /* of the only job; hints are the group's */
+    int n_controls;
+    double flops[DR_PHASES]; /* of a dry run, by phase */
 
     /* Time and work of this run. */
     dr_phase phase;

@@ -101,6 +101,8 @@ static bool digest_of(char out[32], const dr_batch *b, const dr_batch_job *j)
     dr_hash_str(h, job->negative_prompt);
     dr_hash_add(h, whole, sizeof whole);
     dr_hash_add(h, real, sizeof real);
+    for (int i = 0; i < b->n_controls; i++)
+        dr_control_hash(h, &b->control[i]);
     dr_digest d = dr_hash_end(h);
     memcpy(out, d.hex, 32);
     return true;

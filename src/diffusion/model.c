@@ -1,4 +1,4 @@
-#include "diffusion/model.h"
+#include "diffusion/controls.h"
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -245,6 +245,7 @@ dr_status dr_model_load(dr_model **out, dr_dev *dev, const char *path, const dr_
     m->mem = dr_arena_new();
     m->plan_mem = dr_arena_new();
     m->n_texts = conf->model.text_cache;
+    m->controls = dr_controls_new(conf);
     m->texts = dr_alloc((size_t)m->n_texts * sizeof *m->texts);
     snprintf(m->path, sizeof m->path, "%s", path);
     dr_model_name_of(m->name, path);
@@ -252,7 +253,7 @@ dr_status dr_model_load(dr_model **out, dr_dev *dev, const char *path, const dr_
                 (size_t)conf->device.conv_tile_mb * MIB);
     if (dev)
         m->pool = dr_pool_new(dev);
-    if (!m->mem || !m->plan_mem || !m->texts || (dev && !m->pool))
+    if (!m->mem || !m->plan_mem || !m->texts || !m->controls || (dev && !m->pool))
         st = dr_fail(err, DR_ENOMEM, "out of memory");
     else
         st = load(m, &p, err);
@@ -279,6 +280,7 @@ dr_status dr_model_open(dr_model **out, dr_dev *dev, const char *path, const dr_
 void dr_model_idle(dr_model *m)
 {
     size_t attention = m->run.attention_tile_bytes, conv = m->run.conv_tile_bytes;
+    dr_controls_forget(m->controls);
     dr_run_free(&m->run);
     dr_run_init(&m->run, m->dev, attention, conv);
 }
@@ -288,6 +290,7 @@ void dr_model_close(dr_model *m)
     if (!m)
         return;
     dr_text_forget(m);
+    dr_controls_free(m->controls);
     dr_run_free(&m->run);
     dr_pool_free(m->pool);
     dr_bpe_close(m->bpe);

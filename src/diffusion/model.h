@@ -54,8 +54,9 @@ struct dr_model {
     dr_text_entry *texts; /* least recently used goes first */
     int64_t n_texts;
     uint64_t tick;
-    float *preview; /* [latent_c + 1, 3]; NULL: previews are off */
-    float *host;    /* staging for noise and latents, grown at plan time */
+    struct dr_controls *controls; /* ControlNets; see controls.h */
+    float *preview;               /* [latent_c + 1, 3]; NULL: previews are off */
+    float *host;                  /* staging for noise and latents, grown at plan time */
     size_t host_count;
     uint8_t *rgb; /* one picture, grown at plan time */
     size_t rgb_bytes;
@@ -80,7 +81,8 @@ DR_MUST_USE dr_status dr_model_load(dr_model **out, dr_dev *dev, const char *pat
                                     const dr_conf *conf,
                                     void (*progress)(void *ctx, double share), void *ctx,
                                     dr_err *err);
-/* Give back the device memory of activations; the next run takes it again. Between runs. */
+/* Give back the device memory of activations and ControlNets; the next run takes it again.
+ * Between runs. */
 void dr_model_idle(dr_model *m);
 
 /* Grow the host buffers for n latents of `latent_count` floats and a picture. */

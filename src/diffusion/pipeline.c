@@ -211,6 +211,9 @@ static void encode_texts(dr_batch *b)
     dr_unet_read_text(r, &m->unet, text, m->kv);
     dr_unet_choose_text(&m->unet, m->kv, b->text_of);
     map_texts(b);
+    for (int i = 0; i < b->n_controls; i++)
+        dr_control_read(r, &b->control[i], text, b->text_of, b->width, b->height,
+                        b->guided ? 2 * b->n_rows : b->n_rows);
     for (int i = 0; i < b->n_jobs && !r->dry && !failed(b); i++) {
         dr_batch_job *j = &b->job[i];
         if (!j->in_group || j->over)
@@ -365,6 +368,37 @@ static void update(dr_batch *b, dr_tensor out, const dr_step *row)
     }
 }
 
+/* One row of the sampler. */
+typedef struct {
+    dr_batch *b;
+    int64_t i;
+} turn;
+
+/* The ControlNets' part of a row. A dry run knows one row only: it takes all into account
+ * for memory, for work by the share of the rows that they act in. */
+static void guide(void *ctx, dr_run *r, const dr_unet_call *call, const dr_unet_way *way)
+{
+    const turn *t = ctx;
+    dr_batch *b = t->b;
+    dr_unet_call own = { .x = b->x,
+                         .batch = call->batch,
+                         .in_scale = b->m->steps.row[t->i].in_scale,
+                         .timestep = call->timestep };
+    for (int k = 0; k < b->n_controls; k++) {
+        const dr_control_use *use = &b->control[k];
+        double flops = r->flops;
+        int64_t rows = 0;
+        if (!r->dry && !dr_control_acts(use, t->i, b->steps))
+            continue;
+        dr_controlnet_add(r, use->net, &own, use->kv, dr_slice(use->hint, 0, own.batch),
+                          use->ref->strength, way);
+        for (int64_t i = 0; r->dry && i < b->steps; i++)
+            rows += dr_control_acts(use, i, b->steps);
+        if (r->dry)
+            r->flops = flops + (r->flops - flops) * (double)rows / (double)b->steps;
+    }
+}
+
 /* One row: a call of the UNet for all pictures and both halves of the guidance. */
 static void denoise_row(dr_batch *b, int64_t i)
 {
@@ -373,7 +407,10 @@ static void denoise_row(dr_batch *b, int64_t i)
     dr_mark mark = dr_push(r);
     if (dr_step_draws(row))
         draw_noise(b, b->noise, i + 1);
-    const dr_unet_call call = { .x = b->x,
+    turn now = { b, i };
+    const dr_unet_call call = { .guide = b->n_controls ? guide : NULL,
+                                .guide_ctx = &now,
+                                .x = b->x,
                                 .batch = b->guided ? 2 * b->n_rows : b->n_rows,
                                 .in_scale = row->in_scale,
                                 .timestep = row->timestep };

@@ -36,7 +36,6 @@ static dr_status refuse_unbuilt(const dr_job *job, dr_err *err)
         { "mask", has_picture(&job->mask.image) },
         { "hires", job->hires.scale > 1 },
         { "loras", job->n_loras },
-        { "controls", job->n_controls },
         { "cfg_rescale", job->cfg_rescale > 0 },
         { "cfg_start", job->cfg_start > 0 },
         { "cfg_end", job->cfg_end > 0 && job->cfg_end < 1 },
@@ -73,7 +72,8 @@ static dr_status measure(dr_batch *b, int n, size_t *peak_bytes, dr_err *err)
     if (err->code)
         return err->code;
     uint64_t have = m->dev ? dr_dev_describe(m->dev)->memory_bytes : UINT64_MAX;
-    uint64_t need = (uint64_t)*peak_bytes + (m->dev ? dr_pool_bytes(m->pool) : 0);
+    uint64_t need = (uint64_t)*peak_bytes + dr_controls_bytes(m->controls) +
+                    (m->dev ? dr_pool_bytes(m->pool) : 0);
     if (need <= have)
         return DR_OK;
     return dr_fail(err, DR_ENOMEM,
@@ -168,7 +168,8 @@ bool dr_jobs_batch(const dr_job *a, const dr_job *b)
     return a->task == b->task && a->width == b->width && a->height == b->height &&
            a->steps == b->steps && a->sampler == b->sampler && a->schedule == b->schedule &&
            same_number(a->eta, b->eta) && a->noise == b->noise &&
-           guidance_of(a) == guidance_of(b) && a->clip_skip == b->clip_skip;
+           guidance_of(a) == guidance_of(b) && a->clip_skip == b->clip_skip &&
+           !a->n_controls && !b->n_controls;
 }
 
 /* Whole jobs in the first `rows` pictures; the first one counts even if it must be split.

@@ -94,11 +94,9 @@ static dr_tensor conv_silu(dr_run *r, dr_tensor x, const dr_weight_mat *w, int s
     return op_activate(r, op_conv2d(r, x, w, &o), DR_SILU);
 }
 
-dr_tensor dr_controlnet_read_picture(dr_run *r, const dr_controlnet *c, dr_tensor picture,
-                                     int64_t batch)
+void dr_controlnet_read_picture(dr_run *r, const dr_controlnet *c, dr_tensor picture,
+                                dr_tensor hint)
 {
-    int64_t f = dr_controlnet_factor(c);
-    dr_tensor y = dr_new(r, batch, picture.h / f, picture.w / f, c->lower.width);
     dr_mark mark = dr_push(r);
     dr_conv_opts out = dr_window3;
     dr_tensor h = conv_silu(r, picture, &c->hint.in, 1);
@@ -106,11 +104,10 @@ dr_tensor dr_controlnet_read_picture(dr_run *r, const dr_controlnet *c, dr_tenso
         h = conv_silu(r, h, &c->hint.keep[i], 1);
         h = conv_silu(r, h, &c->hint.shrink[i], 2);
     }
-    out.batch = batch;
-    op_conv2d_into(r, y, h, &c->hint.out, &out);
-    dr_show(r, y, "controlnet_cond_embedding");
+    out.batch = hint.n;
+    op_conv2d_into(r, hint, h, &c->hint.out, &out);
+    dr_show(r, hint, "controlnet_cond_embedding");
     dr_pop(r, mark);
-    return y;
 }
 
 /* to += strength · (x·W + b), W as a 1×1 convolution. */

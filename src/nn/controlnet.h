@@ -24,10 +24,10 @@ void dr_controlnet_load(dr_controlnet *c, dr_loader *l, const dr_json *config,
 /* Sides of the picture are so many times those of the latents. */
 int64_t dr_controlnet_factor(const dr_controlnet *c);
 
-/* What the picture [1, H, W, 3] in 0..1 adds to the first convolution, once for each of
- * `batch` rows → [batch, H/factor, W/factor, width]. Once a job. */
-dr_tensor dr_controlnet_read_picture(dr_run *r, const dr_controlnet *c, dr_tensor picture,
-                                     int64_t batch);
+/* hint [batch, H/factor, W/factor, width] becomes what the picture [1, H, W, 3] in 0..1
+ * adds to the first convolution, the same for every row. Once a job. */
+void dr_controlnet_read_picture(dr_run *r, const dr_controlnet *c, dr_tensor picture,
+                                dr_tensor hint);
 
 /* Add strength times what the ControlNet makes of the call's latents to the way of the
  * UNet, in place. kv: the texts as c->lower reads them; hint: one row for each of the

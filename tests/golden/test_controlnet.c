@@ -168,7 +168,7 @@ typedef struct {
     const char *label;
     dr_run *run;
     golden_tensor sample, text, picture[NETS];
-    dr_tensor hint[NETS], made_text;
+    dr_tensor hint[NETS];
     int net[NETS]; /* which, in the order of `uses` */
     double strength[NETS];
     int n_uses;
@@ -211,7 +211,8 @@ static void evaluate(dr_run *r, void *ctx)
     for (int i = 0; i < k->n_uses; i++) {
         const dr_controlnet *c = &k->f->net[k->net[i]];
         dr_unet_read_text(r, &c->lower, text, k->f->kv[k->net[i]]);
-        k->hint[i] = dr_controlnet_read_picture(r, c, golden_put(r, k->picture[i]), 2);
+        k->hint[i] = dr_new(r, 2, k->sample.h, k->sample.w, c->lower.width);
+        dr_controlnet_read_picture(r, c, golden_put(r, k->picture[i]), k->hint[i]);
     }
     const dr_unet_call call = { .x = golden_put(r, k->sample),
                                 .batch = 2,
