@@ -2,6 +2,7 @@
 #define DARKROOM_JOB_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /* What a client asks for: one job after decoding and validation. All strings are
@@ -111,6 +112,7 @@ typedef struct {
     double cfg_start, cfg_end; /* share of the steps that are guided, 0..1 */
     bool perp_neg;             /* the negative prompt's part across the positive only */
     uint64_t subseed;          /* noise is mixed with that of subseed + i … */
+    bool subseed_is_random;    /* not given: the plan derives it from the seed */
     double subseed_strength;   /* … by so much, 0..1 */
     bool tiling;               /* seamless: edges meet */
     struct {

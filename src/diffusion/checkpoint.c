@@ -78,6 +78,7 @@ static bool digest_of(char out[32], const dr_batch *b, const dr_batch_job *j)
         p->steps,
         p->n,
         (int64_t)p->seed,
+        job->subseed_strength > 0 ? (int64_t)p->subseed : 0,
         p->sampler,
         p->schedule,
         c->prediction,
@@ -90,7 +91,7 @@ static bool digest_of(char out[32], const dr_batch *b, const dr_batch_job *j)
         c->steps_offset,
         c->solver_order,
     };
-    const double real[] = { p->cfg_scale, p->eta };
+    const double real[] = { p->cfg_scale, p->eta, job->subseed_strength };
     dr_hash *h = dr_hash_new();
     if (!h)
         return false;

@@ -22,6 +22,10 @@ void dr_parameters_text(dr_buf *out, const dr_model *m, const dr_job *job,
                   (long long)plan->width, (long long)plan->height, m->name);
     if (job->clip_skip)
         dr_buf_printf(out, ", Clip skip: %lld", (long long)job->clip_skip + 1);
+    if (job->subseed_strength > 0)
+        dr_buf_printf(out, ", Variation seed: %llu, Variation seed strength: %g",
+                      (unsigned long long)(plan->subseed + (uint64_t)index),
+                      job->subseed_strength);
     if (plan->eta > 0)
         dr_buf_printf(out, ", Eta: %g", plan->eta);
     dr_buf_puts(out, ", Version: darkroom " DR_VERSION);

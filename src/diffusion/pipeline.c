@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "dev/dev.h"
+#include "diffusion/noise.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -241,6 +242,10 @@ static void draw_noise(dr_batch *b, dr_tensor x, int64_t step)
         } else {
             dr_philox_normal(planar, count, seed, (uint32_t)step, 0);
         }
+        if (step == 0 && p->job->t->job->subseed_strength > 0)
+            dr_noise_vary(planar, out, count, p->job->t->job->noise,
+                          p->job->t->plan.subseed + (uint64_t)p->index,
+                          p->job->t->job->subseed_strength);
         for (size_t k = 0; k < c; k++)
             for (size_t q = 0; q < pixels; q++)
                 out[q * c + k] = planar[k * pixels + q];

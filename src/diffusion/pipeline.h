@@ -22,8 +22,8 @@ typedef struct dr_model dr_model;
 /* What will run: the job's values with the model's defaults filled in. */
 typedef struct {
     int64_t width, height, steps, n;
-    double cfg_scale; /* <= 1: no CFG */
-    uint64_t seed;    /* of image 0 */
+    double cfg_scale;       /* <= 1: no CFG */
+    uint64_t seed, subseed; /* of image 0 */
     dr_sampler_id sampler;
     dr_schedule_id schedule;
     double eta;

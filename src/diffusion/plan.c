@@ -1,6 +1,7 @@
 #include "diffusion/batch.h"
 
 #include "dev/dev.h"
+#include "diffusion/noise.h"
 
 #include <math.h>
 
@@ -40,7 +41,6 @@ static dr_status refuse_unbuilt(const dr_job *job, dr_err *err)
         { "cfg_start", job->cfg_start > 0 },
         { "cfg_end", job->cfg_end > 0 && job->cfg_end < 1 },
         { "perp_neg", job->perp_neg },
-        { "subseed_strength", job->subseed_strength > 0 },
         { "tiling", job->tiling },
         { "sigmas", job->n_sigmas },
         { "timesteps", job->n_timesteps },
@@ -138,6 +138,7 @@ dr_status dr_plan_make(dr_plan *plan, dr_model *m, const dr_job *job, dr_err *er
         .n = job->n,
         .cfg_scale = isnan(job->cfg_scale) ? m->defaults.cfg_scale : job->cfg_scale,
         .seed = job->seed,
+        .subseed = job->subseed_is_random ? dr_noise_subseed(job->seed) : job->subseed,
         .sampler = job->sampler,
         .schedule = job->schedule,
         .eta = job->eta,

@@ -22,15 +22,14 @@ dr_status dr_job_id_check(const char *field, const char *text, size_t n, dr_err 
     return DR_OK;
 }
 
-/* Both seeds; 32 random bits: what PyTorch's generator and a JavaScript number keep whole.
+/* 32 random bits: what PyTorch's generator and a JavaScript number keep whole.
  */
-static dr_status random_seeds(dr_job *job, dr_err *err)
+static dr_status random_seed(dr_job *job, dr_err *err)
 {
-    uint32_t bits[2];
-    if (getrandom(bits, sizeof bits, 0) != (ssize_t)sizeof bits)
+    uint32_t bits;
+    if (getrandom(&bits, sizeof bits, 0) != (ssize_t)sizeof bits)
         return dr_fail(err, DR_EIO, "getrandom gave no seed");
-    job->seed = bits[0];
-    job->subseed = bits[1];
+    job->seed = bits;
     return DR_OK;
 }
 
@@ -47,6 +46,7 @@ static dr_status new_job(dr_job **out, dr_arena *mem, const char *id,
         .negative_prompt = "",
         .cfg_scale = NAN,
         .seed_is_random = true,
+        .subseed_is_random = true,
         .n = 1,
         .eta = NAN,
         .cfg_end = 1,
@@ -59,7 +59,7 @@ static dr_status new_job(dr_job **out, dr_arena *mem, const char *id,
         .max_attempts = 3,
     };
     *out = job;
-    return random_seeds(job, err);
+    return random_seed(job, err);
 }
 
 /* The values of one field of the entry, appended to list: those of the map inside `job` and

@@ -44,13 +44,16 @@ dr_status dr_set_seed(dr_fill *f, const dr_row *r, const dr_value *v, const char
     return st;
 }
 
-/* The job holds a random one already. */
+/* A random one follows from the seed. */
 dr_status dr_set_subseed(dr_fill *f, const dr_row *r, const dr_value *v, const char *as)
 {
     uint64_t seed;
     bool is_random;
     dr_status st = read_seed(f, r, v, &seed, &is_random);
-    return st || is_random ? st : dr_fill_keep(f, r, as, &seed, sizeof seed);
+    if (st || is_random)
+        return st;
+    f->job->subseed_is_random = false;
+    return dr_fill_keep(f, r, as, &seed, sizeof seed);
 }
 
 /* --- Samplers and schedules ---------------------------------------------------------- */

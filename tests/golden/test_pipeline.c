@@ -178,6 +178,26 @@ static void seed_changes_the_picture(void **state)
     assert_true(golden_psnr(a.rgb[0], c.rgb[0], count) < EQUAL_MIN);
 }
 
+/* strength 0 is the seed's picture, 1 that of the other seed, between them another. */
+static void subseed_leads_to_its_picture(void **state)
+{
+    fixture *f = *state;
+    for (int kind = DR_NOISE_PHILOX; kind <= DR_NOISE_TORCH; kind++) {
+        dr_job job = small_job(f), there = job;
+        job.noise = there.noise = (dr_noise_kind)kind;
+        job.subseed = there.seed = 1000;
+        outcome from = run(f->g, f->model, &job), to = run(f->g, f->model, &there);
+        size_t count = outcome_bytes(&to);
+        job.subseed_strength = 0.5;
+        outcome half = run(f->g, f->model, &job);
+        job.subseed_strength = 1;
+        outcome whole = run(f->g, f->model, &job);
+        assert_true(golden_psnr(whole.rgb[0], to.rgb[0], count) >= EQUAL_MIN);
+        assert_true(golden_psnr(half.rgb[0], from.rgb[0], count) < EQUAL_MIN);
+        assert_true(golden_psnr(half.rgb[0], to.rgb[0], count) < EQUAL_MIN);
+    }
+}
+
 /* Every image of a batch is the picture its own seed gives alone, with noise in every step
  * or only at the start, with guidance and without. */
 static void batch_equals_single_runs(void **state)
@@ -324,6 +344,7 @@ int main(void)
         COMMON,
         cmocka_unit_test(same_job_same_bytes),
         cmocka_unit_test(seed_changes_the_picture),
+        cmocka_unit_test(subseed_leads_to_its_picture),
         cmocka_unit_test(guidance_changes_the_picture),
         cmocka_unit_test(previews_come_and_change_nothing),
         cmocka_unit_test(stops_within_one_step),
