@@ -17,6 +17,7 @@ import tokens                    # first: it hides ftfy
 
 import diffusers
 import numpy
+import peft
 import regex
 import safetensors
 import tokenizers
@@ -27,6 +28,7 @@ from safetensors.torch import save_file
 
 import compare
 import control
+import lora
 import samplers
 import stages
 import tiny
@@ -135,12 +137,13 @@ def export_control(root, golden):
 def manifest(golden):
     lines = ["# Made by: python contrib/goldens/export.py", f"python {platform.python_version()}",
              f"unicode {unicodedata.unidata_version}"]
-    for m in (torch, diffusers, transformers, tokenizers, safetensors, numpy, regex, tokens.ftfy):
+    for m in (torch, diffusers, peft, transformers, tokenizers, safetensors, numpy, regex,
+              tokens.ftfy):
         lines.append(f"{m.__name__} {m.__version__.split('+')[0]}")
     lines += ["", "# bytes sha256 path"]
     for p in sorted(golden.rglob("*")):
         name = p.relative_to(golden).as_posix()
-        if p.is_file() and name.startswith(("common/", "control/", "demo/", "tiny-sd1/",
+        if p.is_file() and name.startswith(("common/", "control/", "demo/", "lora/", "tiny-sd1/",
                                              "tokens-")):
             data = p.read_bytes()
             lines.append(f"{len(data)} {hashlib.sha256(data).hexdigest()} {name}")
@@ -155,6 +158,7 @@ def export(root):
     for name, spec in CASES.items():
         export_model(name, spec, root, golden)
     export_control(root, golden)
+    lora.export(root, golden)
     for p in golden.rglob("*.safetensors"):
         p.chmod(0o644)               # safetensors makes them private
     (golden / "MANIFEST").write_text(manifest(golden))

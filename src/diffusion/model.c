@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "dev/dev.h"
+#include "diffusion/loras.h"
 #include "op/selftest.h"
 
 #include <errno.h>
@@ -155,6 +156,8 @@ static dr_status load_component(dr_model *m, size_t i, load_progress *p, dr_err 
     m->parts[i] = count(i, l.files);
     if (m->dev)
         m->digest[i] = dr_loader_digest(&l);
+    m->mats[i].mem = m->mem;
+    l.mats = &m->mats[i];
     p->first = components[i].first;
     p->share = components[i].share;
     l.progress = p->progress ? on_share : NULL;
@@ -257,6 +260,8 @@ dr_status dr_model_load(dr_model **out, dr_dev *dev, const char *path, const dr_
         st = dr_fail(err, DR_ENOMEM, "out of memory");
     else
         st = load(m, &p, err);
+    if (!st)
+        st = dr_loras_open(m, conf, err);
     if (!st && dev)
         st = dr_preview_fit(m, conf, err);
     if (st) {
@@ -291,6 +296,7 @@ void dr_model_close(dr_model *m)
         return;
     dr_text_forget(m);
     dr_controls_free(m->controls);
+    dr_loras_close(m);
     dr_run_free(&m->run);
     dr_pool_free(m->pool);
     dr_bpe_close(m->bpe);

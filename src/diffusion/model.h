@@ -26,7 +26,8 @@ typedef struct {
 
 /* An embedding that was computed before. */
 typedef struct {
-    char *text; /* NULL: free */
+    char *text;        /* NULL: free */
+    dr_digest weights; /* dr_model's text_weights then */
     int64_t skip;
     int cut;       /* tokens that did not fit */
     float *data;   /* [length, width] */
@@ -47,6 +48,9 @@ struct dr_model {
     dr_schedule_config schedule;
     dr_text_kv *kv;             /* [unet.n_kv] */
     dr_digest digest[DR_PARTS]; /* of the weights; empty without a device */
+    dr_mats mats[DR_PARTS];     /* the weights that LoRAs may change */
+    struct dr_loras *loras;     /* and those that do; see diffusion/loras.h */
+    dr_digest text_weights;     /* what the text encoder's weights are; "": the base */
     struct {
         int64_t steps;
         double cfg_scale;

@@ -10,7 +10,8 @@ static dr_text_entry *lookup(dr_model *m, const char *text, int64_t skip)
 {
     for (int64_t i = 0; i < m->n_texts; i++) {
         dr_text_entry *e = &m->texts[i];
-        if (e->text && e->skip == skip && !strcmp(e->text, text)) {
+        if (e->text && e->skip == skip && !strcmp(e->text, text) &&
+            !strcmp(e->weights.hex, m->text_weights.hex)) {
             e->used = ++m->tick;
             return e;
         }
@@ -45,6 +46,7 @@ static void remember(dr_model *m, const char *text, int64_t skip, int cut,
             oldest = &m->texts[i];
     forget(oldest);
     *oldest = (dr_text_entry){ .text = dr_strdup(text),
+                               .weights = m->text_weights,
                                .skip = skip,
                                .cut = cut,
                                .data = dr_alloc(count * sizeof(float)),
