@@ -129,8 +129,7 @@ void dr_controlnet_add(dr_run *r, const dr_controlnet *c, const dr_unet_call *ca
 {
     dr_mark mark = dr_push(r);
     dr_tensor time = op_activate(r, dr_unet_time(r, &c->lower, call->timestep), DR_SILU);
-    dr_unet_way own;
-    dr_unet_descend(r, &c->lower, call, time, kv, &hint, &own);
+    dr_unet_way own = dr_unet_descend(r, &c->lower, call, time, kv, &hint);
     if (own.n != way->n && !r->err.code)
         dr_fail(&r->err, DR_ESHAPE, "controlnet: %d tensors for a UNet of %d", own.n,
                 way->n);

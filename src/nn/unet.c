@@ -315,32 +315,31 @@ static dr_tensor mid_forward(dr_run *r, const dr_unet *m, dr_tensor x,
     return x;
 }
 
-void dr_unet_descend(dr_run *r, const dr_unet *m, const dr_unet_call *call, dr_tensor time,
-                     const dr_text_kv *kv, const dr_tensor *hint, dr_unet_way *way)
+dr_unet_way dr_unet_descend(dr_run *r, const dr_unet *m, const dr_unet_call *call,
+                            dr_tensor time, const dr_text_kv *kv, const dr_tensor *hint)
 {
-    dr_tensor *skip = way->skip;
-    int n = 0;
+    dr_unet_way way = { 0 };
     dr_conv_opts in = dr_window3;
     in.batch = call->batch;
     in.in_scale = (float)call->in_scale;
     in.residual = hint;
     dr_tensor h = op_conv2d(r, call->x, &m->conv_in, &in); /* [batch, h, w, width] */
     dr_show(r, h, "conv_in");
-    skip[n++] = h;
+    way.skip[way.n++] = h;
     for (int i = 0; i < m->n_levels; i++) {
         const dr_unet_block *b = &m->down[i];
         for (int j = 0; j < b->n_layers; j++)
-            skip[n++] = h = layer_forward(r, b, j, h, &time, kv, "down", i);
+            way.skip[way.n++] = h = layer_forward(r, b, j, h, &time, kv, "down", i);
         if (b->sampler.out) {
             dr_conv_opts down = dr_window3;
             down.stride = 2;
-            skip[n++] = h = op_conv2d(r, h, &b->sampler, &down);
+            way.skip[way.n++] = h = op_conv2d(r, h, &b->sampler, &down);
             dr_show(r, h, "down_blocks.%d.downsamplers.0", i);
         }
         dr_show(r, h, "down_blocks.%d", i);
     }
-    way->n = n;
-    way->mid = m->has_mid ? mid_forward(r, m, h, &time, kv) : h;
+    way.mid = m->has_mid ? mid_forward(r, m, h, &time, kv) : h;
+    return way;
 }
 
 dr_tensor dr_unet_forward(dr_run *r, const dr_unet *m, const dr_unet_call *call,
@@ -349,8 +348,7 @@ dr_tensor dr_unet_forward(dr_run *r, const dr_unet *m, const dr_unet_call *call,
     dr_tensor out = dr_new(r, call->batch, call->x.h, call->x.w, m->out_c);
     dr_mark mark = dr_push(r);
     dr_tensor time = op_activate(r, dr_unet_time(r, m, call->timestep), DR_SILU);
-    dr_unet_way way;
-    dr_unet_descend(r, m, call, time, kv, NULL, &way);
+    dr_unet_way way = dr_unet_descend(r, m, call, time, kv, NULL);
     if (call->guide)
         call->guide(call->guide_ctx, r, call, &way);
     const dr_tensor *skip = way.skip;

@@ -70,8 +70,8 @@ dr_tensor dr_unet_forward(dr_run *r, const dr_unet *m, const dr_unet_call *call,
 /* The way down and the middle only, of a whole UNet or a lower one; its tensors live until
  * the caller pops. time: dr_unet_time's through SiLU; hint (NULL: none) is added to the
  * first convolution's output: [batch, h, w, width]. */
-void dr_unet_descend(dr_run *r, const dr_unet *m, const dr_unet_call *call, dr_tensor time,
-                     const dr_text_kv *kv, const dr_tensor *hint, dr_unet_way *way);
+dr_unet_way dr_unet_descend(dr_run *r, const dr_unet *m, const dr_unet_call *call,
+                            dr_tensor time, const dr_text_kv *kv, const dr_tensor *hint);
 
 /* The timestep's embedding → [1, 1, 1, time_c] (before the blocks' SiLU). */
 dr_tensor dr_unet_time(dr_run *r, const dr_unet *m, double timestep);
