@@ -1,6 +1,7 @@
 /* Rows of a convolution unfolded for GEMM:
  *   y[r, (ky·kw + kx)·c + ci] = in_scale · x[n, iy, ix, ci],
- *   iy = (oy·stride + ky - pad_top) · h / in_h, the same for ix; 0 outside.
+ *   iy = (oy·stride + ky - pad_top) · h / in_h, the same for ix; 0 outside, or with wrap
+ *   what lies as far inside at the opposite edge.
  *
  * x: [n_src, h, w, c] channels-last; output pixel r counts through [n, oh, ow] from `first`.
  * in_h × in_w larger than h × w reads the picture enlarged by nearest neighbour without
@@ -10,7 +11,7 @@
 __kernel void unfold(__global const float *x, long x_at, __global float *y, long y_at,
                      long first, int n_src, int h, int w, int c, int in_h, int in_w, int oh,
                      int ow, int kh, int kw, int stride, int pad_top, int pad_left,
-                     float in_scale)
+                     int wrap, float in_scale)
 {
     int ci = get_global_id(0) * BLOCK;
     long r = get_global_id(1);
@@ -23,10 +24,14 @@ __kernel void unfold(__global const float *x, long x_at, __global float *y, long
     __global float *q = y + y_at + r * kh * kw * c + ci;
     for (int ky = 0; ky < kh; ky++) {
         int iy = oy * stride + ky - pad_top;
+        if (wrap)
+            iy = (iy + kh * in_h) % in_h;
         long sy = in_h == h ? iy : iy * h / in_h;
         __global const float *row = x + x_at + (n * h + sy) * w * c + ci;
         for (int kx = 0; kx < kw; kx++, q += c) {
             int ix = ox * stride + kx - pad_left;
+            if (wrap)
+                ix = (ix + kw * in_w) % in_w;
             long sx = in_w == w ? ix : ix * w / in_w;
             float8 v = 0.0f;
             if (iy >= 0 && ix >= 0 && iy < in_h && ix < in_w)

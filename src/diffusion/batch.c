@@ -14,8 +14,8 @@ static bool same_pass(const dr_batch_task *a, const dr_batch_task *b)
     return p->width == q->width && p->height == q->height && p->steps == q->steps &&
            p->sampler == q->sampler && p->schedule == q->schedule && p->eta == q->eta &&
            (p->cfg_scale > 1) == (q->cfg_scale > 1) &&
-           a->job->clip_skip == b->job->clip_skip && !a->job->n_controls &&
-           !b->job->n_controls;
+           a->job->clip_skip == b->job->clip_skip && a->job->tiling == b->job->tiling &&
+           !a->job->n_controls && !b->job->n_controls;
 }
 
 int dr_tasks_span(const dr_batch_task *tasks, int n)
@@ -93,6 +93,7 @@ dr_status dr_batch_open(dr_batch *b, dr_model *m, dr_batch_task *tasks, int n, d
                      .w = plan->width / m->vae.factor,
                      .c = m->vae.latent_c,
                      .guided = plan->cfg_scale > 1 };
+    m->run.wrap = first->job->tiling;
     dr_status st = make_steps(m, plan, err);
     if (st || (st = dr_controls_take(m, first->job, b->control, &b->n_controls, err)))
         return st;

@@ -73,6 +73,7 @@ static bool digest_of(char out[32], const dr_batch *b, const dr_batch_job *j)
         job->task,
         job->noise,
         job->clip_skip,
+        job->tiling,
         p->width,
         p->height,
         p->steps,

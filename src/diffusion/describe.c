@@ -26,6 +26,8 @@ void dr_parameters_text(dr_buf *out, const dr_model *m, const dr_job *job,
         dr_buf_printf(out, ", Variation seed: %llu, Variation seed strength: %g",
                       (unsigned long long)(plan->subseed + (uint64_t)index),
                       job->subseed_strength);
+    if (job->tiling)
+        dr_buf_puts(out, ", Tiling: True");
     if (plan->eta > 0)
         dr_buf_printf(out, ", Eta: %g", plan->eta);
     dr_buf_puts(out, ", Version: darkroom " DR_VERSION);

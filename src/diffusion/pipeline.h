@@ -127,8 +127,8 @@ typedef struct {
 } dr_batch_task;
 
 /* Whether two jobs may share a forward pass, were they for one model: same size, steps,
- * sampler, schedule, eta, noise and clip_skip, both with guidance or both without; none
- * with ControlNets. Reads unplanned jobs: unset equals unset only. */
+ * sampler, schedule, eta, noise, clip_skip and tiling, both with guidance or both without;
+ * none with ControlNets. Reads unplanned jobs: unset equals unset only. */
 bool dr_jobs_batch(const dr_job *a, const dr_job *b);
 
 /* Plan every task alone; one that fails gets err and stays out. → how many of the good

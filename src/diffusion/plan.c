@@ -41,7 +41,6 @@ static dr_status refuse_unbuilt(const dr_job *job, dr_err *err)
         { "cfg_start", job->cfg_start > 0 },
         { "cfg_end", job->cfg_end > 0 && job->cfg_end < 1 },
         { "perp_neg", job->perp_neg },
-        { "tiling", job->tiling },
         { "sigmas", job->n_sigmas },
         { "timesteps", job->n_timesteps },
         { "output.format", job->output.format != DR_FORMAT_WEBP },
@@ -170,7 +169,7 @@ bool dr_jobs_batch(const dr_job *a, const dr_job *b)
            a->steps == b->steps && a->sampler == b->sampler && a->schedule == b->schedule &&
            same_number(a->eta, b->eta) && a->noise == b->noise &&
            guidance_of(a) == guidance_of(b) && a->clip_skip == b->clip_skip &&
-           !a->n_controls && !b->n_controls;
+           a->tiling == b->tiling && !a->n_controls && !b->n_controls;
 }
 
 /* Whole jobs in the first `rows` pictures; the first one counts even if it must be split.

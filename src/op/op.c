@@ -123,7 +123,7 @@ static void conv_tiles(dr_run *r, dr_tensor x, dr_tensor y, const dr_weight_mat 
         LAUNCH(r, DR_K_unfold, grid2(blocks(x.c), m), T(x), T(rows), DR_LONG(first),
                DR_INT(x.n), DR_INT(x.h), DR_INT(x.w), DR_INT(x.c), DR_INT(s->in_h),
                DR_INT(s->in_w), DR_INT(y.h), DR_INT(y.w), DR_INT(w->kh), DR_INT(w->kw),
-               DR_INT(s->stride), DR_INT(s->pad_top), DR_INT(s->pad_left),
+               DR_INT(s->stride), DR_INT(s->pad_top), DR_INT(s->pad_left), DR_INT(r->wrap),
                DR_FLOAT(s->in_scale));
         stop(r, "conv2d");
         part.at = y.at + (size_t)(first * y.c);

@@ -53,6 +53,10 @@ static double window(const float *x, const float *w, const ref_conv_args *a, int
         for (int64_t kx = 0; kx < a->kw; kx++) {
             int64_t iy = oy * a->stride + ky - a->pad_top;
             int64_t ix = ox * a->stride + kx - a->pad_left;
+            if (a->wrap) {
+                iy = (iy % a->in_h + a->in_h) % a->in_h;
+                ix = (ix % a->in_w + a->in_w) % a->in_w;
+            }
             if (iy < 0 || ix < 0 || iy >= a->in_h || ix >= a->in_w)
                 continue;
             int64_t sy = iy * a->h / a->in_h, sx = ix * a->w / a->in_w;

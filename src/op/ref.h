@@ -30,6 +30,7 @@ typedef struct {
     int64_t sources, h, w, in, in_h, in_w;
     int64_t n, out_h, out_w, out, rows;
     int64_t kh, kw, stride, pad_top, pad_left;
+    bool wrap; /* padding is the opposite edge */
     double in_scale;
 } ref_conv_args;
 void ref_conv2d(float *y, const float *x, const float *w, const float *b, const float *row,

@@ -36,6 +36,7 @@ struct dr_run {
     dr_dev *dev;
     dr_err err;
     bool dry;
+    bool wrap;         /* convolutions are padded with the opposite edge, not with zeros */
     double flops;      /* of products and convolutions, counted in dry and real runs */
     size_t peak_bytes; /* most activations alive at once */
     size_t attention_tile_bytes, conv_tile_bytes;

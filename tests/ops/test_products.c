@@ -79,6 +79,7 @@ static void conv_make(kit *k, conv_case *c, int64_t n, int64_t h, int64_t w, int
                             .stride = stride,
                             .pad_top = o->pad_top,
                             .pad_left = o->pad_left,
+                            .wrap = k->run.wrap,
                             .in_scale = o->in_scale != 0.0f ? (double)o->in_scale : 1.0 };
     ref_conv_args *a = &c->a;
     a->out_h = (a->in_h + o->pad_top + o->pad_bottom - window) / stride + 1;
@@ -116,6 +117,32 @@ static void test_conv_same(void **state)
         conv_make(k, &c, n, kit_pick(k, 1, 17), kit_pick(k, 1, 17), kit_pick(k, 1, 19),
                   kit_pick(k, 1, 19), 3, kit_pick(k, 0, 1), kit_pick(k, 0, 1));
         conv_run(k, &c, "same");
+    }
+}
+
+/* Seamless pictures: every kind of window that the models have, over the edges. */
+static void test_conv_wrapped(void **state)
+{
+    static const dr_conv_opts windows[] = {
+        { SAME },
+        { SAME, .stride = 2 },
+        { .stride = 2, .pad_bottom = 1, .pad_right = 1 },
+    };
+    kit *k = *state;
+    for (int i = 0; i < CASES; i++) {
+        kit_begin(k);
+        int64_t h = kit_pick(k, 1, 9) * 2, w = kit_pick(k, 1, 9) * 2;
+        conv_case c = { .o = windows[i % 3] };
+        if (i % 3 == 0 && kit_pick(k, 0, 1)) {
+            c.o.up_h = 2 * h;
+            c.o.up_w = 2 * w;
+        }
+        k->run.wrap = true;
+        k->run.conv_tile_bytes = 1;
+        conv_make(k, &c, kit_pick(k, 1, 2), h, w, kit_pick(k, 1, 12), kit_pick(k, 1, 12), 3,
+                  false, kit_pick(k, 0, 1));
+        conv_run(k, &c, "wrapped");
+        k->run.wrap = false;
     }
 }
 
@@ -275,6 +302,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_linear),
         cmocka_unit_test(test_conv_same),
+        cmocka_unit_test(test_conv_wrapped),
         cmocka_unit_test(test_conv_stride),
         cmocka_unit_test(test_conv_enlarged),
         cmocka_unit_test(test_conv_one),
