@@ -105,7 +105,8 @@ const dr_conf_row dr_conf_rows[] = {
     I("model.affinity_ms", model.affinity_ms, 0, 3600000, "10000",
       "Milliseconds that a job may be passed over by jobs whose model is loaded already."),
     I("model.text_cache", model.text_cache, 0, 100000, "64",
-      "Prompts whose embeddings stay in memory (least recently used go first)."),
+      "Chunks of prompts (75 tokens) whose embeddings stay in memory; the least recently\n"
+      "used go first."),
     S("lora.dir", lora.dir, "",
       "Folder of the LoRA files that jobs may name, NAME.safetensors each; empty: those\n"
       "that come with the demo model, none for other models."),

@@ -3,6 +3,8 @@
 #include "base/clock.h"
 #include "base/mem.h"
 
+#include <math.h>
+
 /* Which pictures go through the model together, and in which order. */
 
 static const dr_observer nobody = { 0 };
@@ -13,7 +15,8 @@ static bool same_pass(const dr_batch_task *a, const dr_batch_task *b)
     const dr_plan *p = &a->plan, *q = &b->plan;
     return p->width == q->width && p->height == q->height && p->steps == q->steps &&
            p->sampler == q->sampler && p->schedule == q->schedule && p->eta == q->eta &&
-           (p->cfg_scale > 1) == (q->cfg_scale > 1) &&
+           p->guides == q->guides && p->guided_from == q->guided_from &&
+           p->guided_end == q->guided_end && p->text_chunks == q->text_chunks &&
            a->job->clip_skip == b->job->clip_skip && a->job->tiling == b->job->tiling &&
            !a->job->n_controls && !b->job->n_controls;
 }
@@ -55,10 +58,8 @@ static bool alloc_parts(dr_batch *b, dr_batch_task *tasks, int n)
     b->job = dr_arena_alloc(mem, jobs * sizeof *b->job);
     b->image = dr_arena_alloc(mem, images * sizeof *b->image);
     b->row = dr_arena_alloc(mem, images * sizeof(dr_image *));
-    b->text_of = dr_arena_alloc(mem, 2 * images * sizeof *b->text_of);
-    b->text = dr_arena_alloc(mem, 2 * jobs * sizeof *b->text);
-    b->cut = dr_arena_alloc(mem, 2 * jobs * sizeof *b->cut);
-    return b->job && b->image && b->row && b->text_of && b->text && b->cut;
+    b->text_of = dr_arena_alloc(mem, (size_t)b->guides * images * sizeof *b->text_of);
+    return b->job && b->image && b->row && b->text_of;
 }
 
 static void fill_jobs(dr_batch *b, dr_batch_task *tasks, int n)
@@ -79,6 +80,108 @@ static void fill_jobs(dr_batch *b, dr_batch_task *tasks, int n)
     }
 }
 
+/* --- guidance --- */
+
+bool dr_batch_guided(const dr_batch *b, int64_t step)
+{
+    return b->guides > 1 && step >= b->guided_from && step < b->guided_end;
+}
+
+/* The first of `steps` that lies at or after a share of them. */
+static int64_t step_at(double share, int64_t steps)
+{
+    return (int64_t)ceil(share * (double)steps - 1e-9);
+}
+
+/* What the first job asks for; the others ask for the same. */
+static void choose_guides(dr_batch *b, const dr_job *job, double cfg_scale)
+{
+    int64_t steps = b->m->steps.steps;
+    b->guided_from = step_at(job->cfg_start, steps);
+    b->guided_end = job->cfg_end > 0 ? step_at(job->cfg_end, steps) : steps;
+    b->guides = cfg_scale <= 1 || b->guided_from >= b->guided_end ? 1
+                : job->perp_neg && *job->negative_prompt          ? 3
+                                                                  : 2;
+    if (b->guides == 1)
+        b->guided_from = b->guided_end = 0;
+}
+
+/* --- prompts --- */
+
+/* A prompt's texts over the steps, each as rows for the encoder. */
+static dr_status read_prompt(dr_batch *b, dr_batch_job *j, dr_guide guide,
+                             const char *source, dr_err *err)
+{
+    dr_batch_prompt *p = &j->prompt[guide];
+    dr_status st = dr_prompt_read(&p->over, &j->reading, source, b->m->steps.steps, err);
+    if (st)
+        return st;
+    size_t n = (size_t)p->over.n;
+    p->text = dr_arena_alloc(j->reading.mem, n * sizeof *p->text);
+    p->row = dr_arena_alloc(j->reading.mem, n * sizeof *p->row);
+    if (!p->text || !p->row)
+        return dr_fail(err, DR_ENOMEM, "out of memory for %zu texts", n);
+    for (size_t i = 0; i < n && !st; i++) {
+        st =
+            dr_text_make(&p->text[i], &b->vectors, b->m, &j->reading, p->over.text[i], err);
+        b->chunks = p->text[i].chunks > b->chunks ? p->text[i].chunks : b->chunks;
+    }
+    return st;
+}
+
+/* Tell what of the guidance has no effect. */
+static void note_guidance(const dr_batch *b, dr_batch_job *j)
+{
+    const dr_job *job = j->t->job;
+    bool wanted = j->t->plan.cfg_scale > 1;
+    if (wanted && b->guides == 1) {
+        j->reading.field = "cfg_start";
+        dr_note(&j->reading, "no step lies between cfg_start and cfg_end; guidance is off");
+    }
+    if (job->perp_neg && b->guides < 3) {
+        j->reading.field = "perp_neg";
+        dr_note(&j->reading, "has no effect without %s",
+                wanted ? "a negative prompt" : "guidance");
+    }
+    if (job->cfg_rescale > 0 && b->guides == 1) {
+        j->reading.field = "cfg_rescale";
+        dr_note(&j->reading, "has no effect without guidance");
+    }
+}
+
+static dr_status read_job(dr_batch *b, dr_batch_job *j, dr_err *err)
+{
+    const dr_job *job = j->t->job;
+    const char *const source[DR_GUIDES] = { job->prompt, job->negative_prompt, "" };
+    static const char *const fields[DR_GUIDES] = { "prompt", "negative_prompt", "" };
+    dr_status st = DR_OK;
+    j->reading.mem = b->m->plan_mem;
+    for (int i = 0; i < b->guides && !st; i++) {
+        j->reading.field = fields[i];
+        st = read_prompt(b, j, (dr_guide)i, source[i], err);
+    }
+    note_guidance(b, j);
+    return st;
+}
+
+static dr_status read_prompts(dr_batch *b, dr_err *err)
+{
+    dr_reading nothing = { .mem = b->m->plan_mem, .field = "" };
+    size_t texts = 0;
+    dr_status st = dr_embeddings_scan(b->m->embeddings, b->m->bpe, err);
+    if (!st)
+        st = dr_text_make(&b->empty, &b->vectors, b->m, &nothing, "", err);
+    for (int i = 0; i < b->n_jobs && !st; i++) {
+        st = read_job(b, &b->job[i], err);
+        for (int k = 0; k < b->guides; k++)
+            texts += (size_t)b->job[i].prompt[k].over.n;
+    }
+    if (st)
+        return st;
+    b->text = dr_arena_alloc(b->m->plan_mem, texts * sizeof *b->text);
+    return b->text ? DR_OK : dr_fail(err, DR_ENOMEM, "out of memory for %zu texts", texts);
+}
+
 dr_status dr_batch_open(dr_batch *b, dr_model *m, dr_batch_task *tasks, int n, dr_err *err)
 {
     const dr_batch_task *first = tasks;
@@ -91,17 +194,17 @@ dr_status dr_batch_open(dr_batch *b, dr_model *m, dr_batch_task *tasks, int n, d
                      .height = plan->height,
                      .h = plan->height / m->vae.factor,
                      .w = plan->width / m->vae.factor,
-                     .c = m->vae.latent_c,
-                     .guided = plan->cfg_scale > 1 };
+                     .c = m->vae.latent_c };
     m->run.wrap = first->job->tiling;
     dr_status st = make_steps(m, plan, err);
     if (st || (st = dr_controls_take(m, first->job, b->control, &b->n_controls, err)))
         return st;
     b->steps = m->steps.count;
+    choose_guides(b, first->job, plan->cfg_scale);
     if (!alloc_parts(b, tasks, n))
         return dr_fail(err, DR_ENOMEM, "out of memory for a batch of %d", n);
     fill_jobs(b, tasks, n);
-    return DR_OK;
+    return read_prompts(b, err);
 }
 
 /* What a real run needs beside: staging for noise and a picture, room for what is kept. */

@@ -23,12 +23,28 @@ typedef struct {
     dr_torch_rng rng; /* where the job's noise is PyTorch's */
 } dr_image;
 
+/* The UNet's outputs that guidance is made of, and the prompts that they read. */
+typedef enum {
+    DR_GUIDE_TEXT,  /* the prompt */
+    DR_GUIDE_PLAIN, /* the negative prompt */
+    DR_GUIDE_EMPTY, /* nothing, for perp_neg */
+    DR_GUIDES
+} dr_guide;
+
+/* A prompt over the steps. */
+typedef struct {
+    dr_prompt over;
+    dr_text *text; /* [over.n]: as the encoder takes them */
+    int *row;      /* [over.n]: rows of the group's texts; -1: not read in this group */
+} dr_batch_prompt;
+
 /* One job. */
 struct dr_batch_job {
     dr_batch_task *t;
-    const dr_observer *obs; /* never NULL */
-    dr_image *image;        /* [t->plan.n] */
-    int text, plain;        /* its prompts, as rows of the group's texts */
+    const dr_observer *obs;            /* never NULL */
+    dr_image *image;                   /* [t->plan.n] */
+    dr_batch_prompt prompt[DR_GUIDES]; /* the first `guides` of the batch */
+    dr_reading reading;                /* what is to be told of them */
     bool in_group, encoded, over;
 };
 
@@ -40,14 +56,17 @@ typedef struct {
     dr_image *image; /* of all jobs, in order */
     int n_images;
     int64_t width, height, steps, h, w, c; /* pixels; rows of the sampler; latents */
-    bool guided;
+    int guides;                            /* rows of the UNet's batch a picture takes */
+    int64_t guided_from, guided_end; /* in the steps [from, end); in others it is one */
+    dr_text empty;                   /* the text "" */
+    dr_vectors vectors;              /* of the embeddings that prompts name */
+    int chunks;                      /* of the longest prompt */
 
     /* The group; rows are images of its tensors. */
     dr_image **row; /* [n_images] */
     int n_rows;
-    int *text_of;      /* [2 * n_images]: the text that a row of the UNet's batch reads */
-    const char **text; /* [2 * n_jobs], no two equal */
-    int *cut;          /* tokens that each lost */
+    int *text_of; /* [guides * n_images]: the text that a row of the UNet's batch reads */
+    const dr_text **text; /* of all steps, no two equal */
     int n_texts;
     dr_tensor x, denoised, noise, hist[DR_HIST_MAX]; /* [n_rows, h, w, c]; m->steps.n_hist
                                                         of hist */
@@ -72,6 +91,9 @@ DR_MUST_USE dr_status dr_batch_open(dr_batch *b, dr_model *m, dr_batch_task *tas
 /* Fill the group: the next pictures that wait at the same step, of as many jobs as there
  * are. → whether any does. */
 bool dr_group_choose(dr_batch *b);
+
+/* Whether a step of the user's runs with guidance. */
+bool dr_batch_guided(const dr_batch *b, int64_t step);
 
 /* How many tasks from the first on share its forward pass; those with an error count as if
  * they did. */

@@ -91,8 +91,11 @@ static bool digest_of(char out[32], const dr_batch *b, const dr_batch_job *j)
         c->train_steps,
         c->steps_offset,
         c->solver_order,
+        p->guides,
+        p->guided_from,
+        p->guided_end,
     };
-    const double real[] = { p->cfg_scale, p->eta, job->subseed_strength };
+    const double real[] = { p->cfg_scale, p->eta, job->subseed_strength, job->cfg_rescale };
     dr_hash *h = dr_hash_new();
     if (!h)
         return false;
@@ -101,6 +104,10 @@ static bool digest_of(char out[32], const dr_batch *b, const dr_batch_job *j)
         dr_hash_str(h, b->m->digest[i].hex);
     dr_hash_str(h, job->prompt);
     dr_hash_str(h, job->negative_prompt);
+    for (int g = 0; g < b->guides; g++)
+        for (int i = 0; i < j->prompt[g].over.n; i++) /* embeddings may have changed */
+            for (int k = 0; k < j->prompt[g].text[i].chunks; k++)
+                dr_hash_str(h, j->prompt[g].text[i].keys[k].hex);
     dr_hash_add(h, whole, sizeof whole);
     dr_hash_add(h, real, sizeof real);
     for (int i = 0; i < b->n_controls; i++)

@@ -258,10 +258,12 @@ dr_status dr_model_load(dr_model **out, dr_dev *dev, const char *path, const dr_
         m->pool = dr_pool_new(dev);
     if (!m->mem || !m->plan_mem || !m->texts || !m->controls || (dev && !m->pool))
         st = dr_fail(err, DR_ENOMEM, "out of memory");
-    else
+    else if (!(st = dr_embeddings_open(&m->embeddings, conf->embeddings.dir, err)))
         st = load(m, &p, err);
     if (!st)
         st = dr_loras_open(m, conf, err);
+    if (!st)
+        st = dr_embeddings_scan(m->embeddings, m->bpe, err);
     if (!st && dev)
         st = dr_preview_fit(m, conf, err);
     if (st) {
@@ -295,6 +297,7 @@ void dr_model_close(dr_model *m)
     if (!m)
         return;
     dr_text_forget(m);
+    dr_embeddings_close(m->embeddings);
     dr_controls_free(m->controls);
     dr_loras_close(m);
     dr_run_free(&m->run);

@@ -6,8 +6,10 @@
 #include "base/arena.h"
 #include "base/file.h"
 #include "base/rng.h"
+#include "diffusion/embeddings.h"
 #include "diffusion/pipeline.h"
 #include "diffusion/sampler.h"
+#include "diffusion/text.h"
 #include "nn/bpe.h"
 #include "nn/clip.h"
 #include "nn/unet.h"
@@ -24,13 +26,10 @@ typedef struct {
     size_t f32, f16, bf16; /* tensors */
 } dr_part;
 
-/* An embedding that was computed before. */
+/* A chunk's embedding that was computed before. */
 typedef struct {
-    char *text;        /* NULL: free */
-    dr_digest weights; /* dr_model's text_weights then */
-    int64_t skip;
-    int cut;       /* tokens that did not fit */
-    float *data;   /* [length, width] */
+    dr_digest key;
+    float *data;   /* [length, width]; NULL: free */
     uint64_t used; /* tick of the last use */
 } dr_text_entry;
 
@@ -55,7 +54,8 @@ struct dr_model {
         int64_t steps;
         double cfg_scale;
     } defaults;
-    dr_text_entry *texts; /* least recently used goes first */
+    dr_embeddings *embeddings; /* that prompts may name */
+    dr_text_entry *texts;      /* least recently used goes first */
     int64_t n_texts;
     uint64_t tick;
     struct dr_controls *controls; /* ControlNets; see controls.h */
@@ -92,12 +92,6 @@ void dr_model_idle(dr_model *m);
 /* Grow the host buffers for n latents of `latent_count` floats and a picture. */
 DR_MUST_USE dr_status dr_model_reserve(dr_model *m, size_t floats, size_t rgb_bytes,
                                        dr_err *err);
-
-/* text.c: embeddings of n texts (from the cache where known; the rest in one batch) into
- * out [n, length, 1, width]; cut[n] gets the tokens that each text lost. */
-void dr_text_encode(dr_run *r, dr_model *m, const char *const *texts, int n, int64_t skip,
-                    dr_tensor out, int *cut);
-void dr_text_forget(dr_model *m); /* free the cache */
 
 /* preview.c: fit latents → RGB to the model's own encoder, or read the factors of an
  * earlier fit from the cache folder. Leaves m->preview NULL when the model has none. */

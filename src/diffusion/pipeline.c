@@ -156,72 +156,86 @@ static void check_finite(dr_batch *b, dr_batch_job *j, dr_range range, const cha
 
 /* --- texts --- */
 
-static int text_row(dr_batch *b, const char *text)
+/* The guides of a step, in the order of the UNet's batch: with guidance the negative
+ * prompts come first. → how many */
+static int guides_at(const dr_batch *b, int64_t step, dr_guide order[DR_GUIDES])
+{
+    static const dr_guide guided[] = { DR_GUIDE_PLAIN, DR_GUIDE_TEXT, DR_GUIDE_EMPTY };
+    int n = dr_batch_guided(b, step) ? b->guides : 1;
+    for (int i = 0; i < n; i++)
+        order[i] = n > 1 ? guided[i] : DR_GUIDE_TEXT;
+    return n;
+}
+
+static int text_row(dr_batch *b, const dr_text *text)
 {
     for (int i = 0; i < b->n_texts; i++)
-        if (!strcmp(b->text[i], text))
+        if (!strcmp(b->text[i]->text, text->text))
             return i;
     b->text[b->n_texts] = text;
-    b->cut[b->n_texts] = 0;
     return b->n_texts++;
 }
 
-static void warn_cut(dr_batch *b, dr_batch_job *j)
+/* Find a row for every text that a job reads from a step on. */
+static void collect_texts(dr_batch *b, dr_batch_job *j, int64_t from)
 {
-    int cut = b->cut[j->text];
-    char text[160];
-    if (b->guided && b->cut[j->plain] > cut)
-        cut = b->cut[j->plain];
-    if (!cut || j->encoded || !j->obs->warning)
-        return;
-    snprintf(text, sizeof text,
-             "the prompt is %d tokens longer than the %lld that the model reads; its end "
-             "had no effect",
-             cut, (long long)b->m->clip.length - 2);
-    j->obs->warning(j->obs->ctx, text);
+    dr_guide order[DR_GUIDES];
+    for (int g = 0; g < b->guides; g++)
+        for (int i = 0; i < j->prompt[g].over.n; i++)
+            j->prompt[g].row[i] = -1;
+    for (int64_t step = from; step < b->m->steps.steps; step++)
+        for (int g = guides_at(b, step, order) - 1; g >= 0; g--) {
+            dr_batch_prompt *p = &j->prompt[order[g]];
+            int *row = &p->row[p->over.at[step]];
+            if (*row < 0)
+                *row = text_row(b, &p->text[p->over.at[step]]);
+        }
 }
 
-/* Which text each row of the UNet's batch reads: the negative prompts' half first. */
-static void map_texts(dr_batch *b)
+/* Which text each row of the UNet's batch reads in a step. → its rows, in pictures */
+static int map_texts(dr_batch *b, int64_t step)
 {
-    int *at = b->text_of;
-    for (int i = 0; i < b->n_rows && b->guided; i++)
-        *at++ = b->row[i]->job->plain;
-    for (int i = 0; i < b->n_rows; i++)
-        *at++ = b->row[i]->job->text;
+    dr_guide order[DR_GUIDES];
+    int *at = b->text_of, n = guides_at(b, step, order);
+    for (int g = 0; g < n; g++)
+        for (int i = 0; i < b->n_rows; i++) {
+            const dr_batch_prompt *p = &b->row[i]->job->prompt[order[g]];
+            *at++ = p->row[p->over.at[step]];
+        }
+    return n;
 }
 
-/* Embed every prompt once and keep every cross-attention's keys and values. */
+static void tell_notes(dr_batch_job *j)
+{
+    for (int i = 0; i < j->reading.n && !j->encoded && j->obs->warning; i++)
+        j->obs->warning(j->obs->ctx, j->reading.note[i]);
+    j->encoded = true;
+}
+
+/* Embed every text once and keep every cross-attention's keys and values. */
 static void encode_texts(dr_batch *b)
 {
     dr_run *r = b->r;
     dr_model *m = b->m;
+    const dr_text_ask ask = { .chunks = b->chunks,
+                              .skip = b->row[0]->job->t->job->clip_skip,
+                              .empty = &b->empty,
+                              .vectors = &b->vectors };
     b->n_texts = 0;
-    for (int i = 0; i < b->n_jobs; i++) {
-        dr_batch_job *j = &b->job[i];
-        if (!j->in_group || j->over)
-            continue;
-        if (b->guided)
-            j->plain = text_row(b, j->t->job->negative_prompt);
-        j->text = text_row(b, j->t->job->prompt);
-    }
+    for (int i = 0; i < b->n_jobs; i++)
+        if (b->job[i].in_group && !b->job[i].over)
+            collect_texts(b, &b->job[i], m->steps.row[b->row[0]->step].step);
     tell_all(b);
-    dr_tensor text = dr_new(r, b->n_texts, m->clip.length, 1, m->clip.width);
-    dr_text_encode(r, m, b->text, b->n_texts, b->row[0]->job->t->job->clip_skip, text,
-                   b->cut);
+    dr_tensor text = dr_new(r, b->n_texts, b->chunks * m->clip.length, 1, m->clip.width);
+    dr_text_encode(r, m, b->text, b->n_texts, &ask, text);
     dr_unet_read_text(r, &m->unet, text, m->kv);
     dr_unet_choose_text(&m->unet, m->kv, b->text_of);
-    map_texts(b);
     for (int i = 0; i < b->n_controls; i++)
         dr_control_read(r, &b->control[i], text, b->text_of, b->width, b->height,
-                        b->guided ? 2 * b->n_rows : b->n_rows);
-    for (int i = 0; i < b->n_jobs && !r->dry && !failed(b); i++) {
-        dr_batch_job *j = &b->job[i];
-        if (!j->in_group || j->over)
-            continue;
-        warn_cut(b, j);
-        j->encoded = true;
-    }
+                        b->guides * b->n_rows);
+    for (int i = 0; i < b->n_jobs && !r->dry && !failed(b); i++)
+        if (b->job[i].in_group && !b->job[i].over)
+            tell_notes(&b->job[i]);
 }
 
 /* --- noise --- */
@@ -326,7 +340,6 @@ static void close_ranks(dr_batch *b)
     b->x.n = b->denoised.n = b->noise.n = to;
     for (int k = 0; k < n_hist; k++)
         b->hist[k].n = to;
-    map_texts(b);
 }
 
 /* A small picture of what the job's first image is becoming, as large as it wants it; row
@@ -354,22 +367,30 @@ static void show_preview(dr_batch *b, int i, int64_t step)
     dr_pop(r, mark);
 }
 
-/* The sampler's update in place, job by job: each has its own guidance. */
-static void update(dr_batch *b, dr_tensor out, const dr_step *row)
+/* The sampler's update in place, job by job: each has its own guidance. out: the UNet's,
+ * one after the other for each of n guides. */
+static void update(dr_batch *b, dr_tensor out, int guides, const dr_step *row)
 {
     dr_step_coef coef = coef_of(row);
     dr_tensor hist[DR_HIST_MAX];
     int n_hist = b->m->steps.n_hist;
-    dr_tensor text = dr_slice(out, b->guided ? b->n_rows : 0, b->n_rows);
+    dr_tensor all = dr_slice(out, guides > 1 ? b->n_rows : 0, b->n_rows);
     for (int i = 0, n; i < b->n_rows; i += n) {
         n = rows_of_job(b, i);
-        dr_tensor plain = dr_slice(out, i, n);
-        coef.cfg = (float)b->row[i]->job->t->plan.cfg_scale;
+        const dr_batch_task *t = b->row[i]->job->t;
+        dr_tensor plain = dr_slice(out, i, n), text = dr_slice(all, i, n), empty;
+        bool apart = guides > 2 || (guides > 1 && t->job->cfg_rescale > 0);
+        if (guides > 2)
+            empty = dr_slice(out, 2 * b->n_rows + i, n);
+        if (apart)
+            text = op_guide(b->r, text, plain, guides > 2 ? &empty : NULL,
+                            t->plan.cfg_scale, t->job->cfg_rescale);
+        coef.cfg = (float)t->plan.cfg_scale;
         for (int k = 0; k < n_hist; k++)
             hist[k] = dr_slice(b->hist[k], i, n);
-        op_sampler_step(b->r, dr_slice(b->x, i, n), dr_slice(text, i, n),
-                        b->guided ? &plain : NULL, hist, n_hist, dr_slice(b->noise, i, n),
-                        dr_slice(b->denoised, i, n), &coef);
+        op_sampler_step(b->r, dr_slice(b->x, i, n), text,
+                        guides > 1 && !apart ? &plain : NULL, hist, n_hist,
+                        dr_slice(b->noise, i, n), dr_slice(b->denoised, i, n), &coef);
     }
 }
 
@@ -404,7 +425,8 @@ static void guide(void *ctx, dr_run *r, const dr_unet_call *call, const dr_unet_
     }
 }
 
-/* One row: a call of the UNet for all pictures and both halves of the guidance. */
+/* One row: a call of the UNet for all pictures and all that guidance needs. A dry one
+ * counts a step with guidance, if there is any. */
 static void denoise_row(dr_batch *b, int64_t i)
 {
     dr_run *r = b->r;
@@ -413,14 +435,16 @@ static void denoise_row(dr_batch *b, int64_t i)
     if (dr_step_draws(row))
         draw_noise(b, b->noise, i + 1);
     turn now = { b, i };
+    int64_t step = r->dry && row->step < b->guided_from ? b->guided_from : row->step;
+    int guides = map_texts(b, step);
     const dr_unet_call call = { .guide = b->n_controls ? guide : NULL,
                                 .guide_ctx = &now,
                                 .x = b->x,
-                                .batch = b->guided ? 2 * b->n_rows : b->n_rows,
+                                .batch = (int64_t)guides * b->n_rows,
                                 .in_scale = row->in_scale,
                                 .timestep = row->timestep };
     dr_tensor out = dr_unet_forward(r, &b->m->unet, &call, b->m->kv);
-    update(b, out, row);
+    update(b, out, guides, row);
     if (!failed(b) && !r->dry)
         (void)!dr_finish(r->dev, &r->err); /* so that progress and stop mean this step */
     dr_pop(r, mark);

@@ -27,6 +27,10 @@ typedef struct {
     dr_sampler_id sampler;
     dr_schedule_id schedule;
     double eta;
+    int guides;                      /* rows of the UNet's batch that a picture takes: 1
+                                        without guidance, 2 with, 3 with perp_neg */
+    int64_t guided_from, guided_end; /* the steps with guidance: [from, end) */
+    int64_t text_chunks;             /* of its longest prompt, 75 tokens each */
     int64_t peak_bytes; /* device memory for activations, as many pictures at once as fit */
     double encode_flops, step_flops,
         decode_flops; /* of the job, of one step of all its pictures, of a picture */

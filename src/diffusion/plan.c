@@ -37,10 +37,6 @@ static dr_status refuse_unbuilt(const dr_job *job, dr_err *err)
         { "mask", has_picture(&job->mask.image) },
         { "hires", job->hires.scale > 1 },
         { "loras", job->n_loras },
-        { "cfg_rescale", job->cfg_rescale > 0 },
-        { "cfg_start", job->cfg_start > 0 },
-        { "cfg_end", job->cfg_end > 0 && job->cfg_end < 1 },
-        { "perp_neg", job->perp_neg },
         { "sigmas", job->n_sigmas },
         { "timesteps", job->n_timesteps },
         { "output.format", job->output.format != DR_FORMAT_WEBP },
@@ -116,12 +112,20 @@ static dr_status weigh(dr_plan *plan, dr_model *m, const dr_job *job, dr_err *er
     plan->sampler = m->steps.sampler;
     plan->schedule = m->steps.schedule;
     plan->eta = m->steps.eta;
+    plan->guides = b.guides;
+    plan->guided_from = b.guided_from;
+    plan->guided_end = b.guided_end;
+    plan->text_chunks = b.chunks;
     dr_group_choose(&b);
     if ((st = dr_group_fit(&b, &peak_bytes, err)))
         return st;
     plan->peak_bytes = (int64_t)peak_bytes;
     plan->encode_flops = b.flops[DR_PHASE_ENCODE];
     plan->step_flops = b.flops[DR_PHASE_DENOISE] * (double)plan->n / b.n_rows;
+    if (b.guides > 1) { /* on average */
+        double guided = (double)(b.guided_end - b.guided_from) / (double)plan->steps;
+        plan->step_flops *= guided + (1 - guided) / b.guides;
+    }
     plan->decode_flops = b.flops[DR_PHASE_DECODE];
     return DR_OK;
 }
@@ -168,8 +172,10 @@ bool dr_jobs_batch(const dr_job *a, const dr_job *b)
     return a->task == b->task && a->width == b->width && a->height == b->height &&
            a->steps == b->steps && a->sampler == b->sampler && a->schedule == b->schedule &&
            same_number(a->eta, b->eta) && a->noise == b->noise &&
-           guidance_of(a) == guidance_of(b) && a->clip_skip == b->clip_skip &&
-           a->tiling == b->tiling && !a->n_controls && !b->n_controls;
+           guidance_of(a) == guidance_of(b) && a->cfg_start == b->cfg_start &&
+           a->cfg_end == b->cfg_end && a->perp_neg == b->perp_neg &&
+           a->clip_skip == b->clip_skip && a->tiling == b->tiling && !a->n_controls &&
+           !b->n_controls;
 }
 
 /* Whole jobs in the first `rows` pictures; the first one counts even if it must be split.
