@@ -73,7 +73,10 @@ dr_status dr_stored_new(dr_stored *out, const char *name, int64_t w, int64_t h,
         return dr_fail(err, DR_EINVAL,
                        "%s: %lld x %lld pixels: it may have %lld in all; make it smaller",
                        name, (long long)w, (long long)h, (long long)limits->pixels_max);
-    return dr_image_new(&out->image, w, h, channels, err);
+    if (!out->size_only)
+        return dr_image_new(&out->image, w, h, channels, err);
+    out->image = (dr_image){ .w = w, .h = h, .channels = channels };
+    return DR_OK;
 }
 
 /* --- from stored to wanted pixels --- */
@@ -142,21 +145,39 @@ static dr_status render(dr_image *out, const dr_stored *s, dr_pixels pixels, dr_
     return DR_OK;
 }
 
-dr_status dr_image_decode(dr_image *out, const void *bytes, size_t n, dr_pixels pixels,
-                          const dr_image_limits *limits, dr_err *err)
+/* As it is stored; s says whether with its pixels, which the caller frees. */
+static dr_status read_stored(dr_stored *s, const void *bytes, size_t n,
+                             const dr_image_limits *limits, dr_err *err)
 {
     const dr_image_limits usual = DR_IMAGE_LIMITS;
     const format *f = NULL;
-    dr_stored s = { .orientation = 1 };
-    *out = (dr_image){ 0 };
     if (!limits)
         limits = &usual;
     if (n > limits->bytes_max)
         return dr_fail(err, DR_EINVAL, "picture: %zu bytes: at most %zu are read", n,
                        limits->bytes_max);
     dr_status st = recognise(&f, bytes, n, err);
-    if (!st)
-        st = f->read(&s, bytes, n, limits, err);
+    return st ? st : f->read(s, bytes, n, limits, err);
+}
+
+dr_status dr_image_size(int64_t *w, int64_t *h, const void *bytes, size_t n,
+                        const dr_image_limits *limits, dr_err *err)
+{
+    dr_stored s = { .orientation = 1, .size_only = true };
+    dr_status st = read_stored(&s, bytes, n, limits, err);
+    if (st)
+        return st;
+    *w = turns[s.orientation].swap ? s.image.h : s.image.w;
+    *h = turns[s.orientation].swap ? s.image.w : s.image.h;
+    return DR_OK;
+}
+
+dr_status dr_image_decode(dr_image *out, const void *bytes, size_t n, dr_pixels pixels,
+                          const dr_image_limits *limits, dr_err *err)
+{
+    dr_stored s = { .orientation = 1 };
+    *out = (dr_image){ 0 };
+    dr_status st = read_stored(&s, bytes, n, limits, err);
     if (!st && s.orientation == 1 && s.image.channels == wanted[pixels].channels) {
         *out = s.image;
         return DR_OK;

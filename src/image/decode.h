@@ -33,19 +33,25 @@ DR_MUST_USE dr_status dr_image_decode(dr_image *out, const void *bytes, size_t n
                                       dr_pixels pixels, const dr_image_limits *limits,
                                       dr_err *err);
 
+/* The size that dr_image_decode would give, by the file's head alone; what is wrong behind
+ * it is not seen. The same errors. Any thread. */
+DR_MUST_USE dr_status dr_image_size(int64_t *w, int64_t *h, const void *bytes, size_t n,
+                                    const dr_image_limits *limits, dr_err *err);
+
 /* --- for the doors (png.c, jpeg.c, webp.c) --- */
 
 /* A picture as it is stored: 3 or 4 channels, not yet turned. */
 typedef struct {
     dr_image image;
     int orientation; /* Exif, 1..8 */
+    bool size_only;  /* asked for by the caller: no pixels are allocated or decoded */
 } dr_stored;
 
 /* Decode the whole file; on failure out->image may be allocated: the caller frees it. */
 typedef dr_status dr_read_fn(dr_stored *out, const uint8_t *p, size_t n,
                              const dr_image_limits *limits, dr_err *err);
 
-/* Check the header's size and allocate the pixels. */
+/* Check the header's size and, unless size_only, allocate the pixels. */
 DR_MUST_USE dr_status dr_stored_new(dr_stored *out, const char *format, int64_t w,
                                     int64_t h, int64_t channels,
                                     const dr_image_limits *limits, dr_err *err);

@@ -131,9 +131,9 @@ dr_status dr_jpeg_read(dr_stored *out, const uint8_t *p, size_t n,
     dr_status st = look(&s, p, n, err);
     if (!st)
         st = dr_stored_new(out, "jpeg", s.w, s.h, 3, limits, err);
-    if (st)
-        return st;
     out->orientation = s.orientation;
+    if (st || out->size_only)
+        return st;
     tjhandle tj = tjInitDecompress();
     if (!tj)
         return no_memory(err);

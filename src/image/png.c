@@ -130,9 +130,9 @@ dr_status dr_png_read(dr_stored *out, const uint8_t *p, size_t n,
     dr_status st = look(&s, p, n, err);
     if (!st)
         st = dr_stored_new(out, "png", s.w, s.h, s.alpha ? 4 : 3, limits, err);
-    if (st)
-        return st;
     out->orientation = s.orientation;
+    if (st || out->size_only)
+        return st;
     spng_ctx *spng = spng_ctx_new(0);
     if (!spng)
         return from_spng(SPNG_EMEM, err);

@@ -211,7 +211,8 @@ dr_status dr_webp_read(dr_stored *out, const uint8_t *p, size_t n,
     const int channels = config.input.has_alpha ? 4 : 3;
     st = dr_stored_new(out, "webp", config.input.width, config.input.height, channels,
                        limits, err);
-    if (st)
+    out->orientation = orientation(p, n);
+    if (st || out->size_only)
         return st;
     config.output.colorspace = channels == 4 ? MODE_RGBA : MODE_RGB;
     config.output.is_external_memory = 1;
@@ -220,6 +221,5 @@ dr_status dr_webp_read(dr_stored *out, const uint8_t *p, size_t n,
                                              .size = dr_image_bytes(im) };
     code = WebPDecode(p, n, &config);
     WebPFreeDecBuffer(&config.output);
-    out->orientation = orientation(p, n);
     return code ? from_webp(code, err) : DR_OK;
 }

@@ -37,6 +37,10 @@ static dr_image decode(const dr_buf *file, dr_pixels pixels)
     dr_err err = { 0 };
     if (dr_image_decode(&out, file->data, file->len, pixels, NULL, &err))
         fail_msg("%s", err.message);
+    int64_t w = 0, h = 0;
+    assert_int_equal(dr_image_size(&w, &h, file->data, file->len, NULL, &err), DR_OK);
+    assert_int_equal(w, out.w);
+    assert_int_equal(h, out.h);
     return out;
 }
 
@@ -428,7 +432,11 @@ static void test_damaged(void **state)
                 p[12 + next_random(&seed) % (file.len - 12)] = (uint8_t)next_random(&seed);
             if (strstr(files[i].name, ".png"))
                 mend(p, file.len);
+            int64_t w, h;
+            dr_status sized = dr_image_size(&w, &h, p, file.len, &limits, &err);
             if (!dr_image_decode(&im, p, file.len, round % 3, &limits, &err)) {
+                assert_int_equal(sized, DR_OK);
+                assert_true(w == im.w && h == im.h);
                 assert_true(im.w >= 1 && im.h >= 1 && im.w <= 400 && im.h <= 400);
                 decoded++;
             } else {
