@@ -103,6 +103,24 @@ guide(__global const float *c, long c_at, __global const float *u, long u_at,
         store8(factor * load8(py + i, count - i), py + i, count - i);
 }
 
+/* x = m·x + (1 - m)·(a·y + b·z), m one value a position, in 0..1: what a mask keeps is set
+ * back to the picture y at the level of noise z that x has reached. Where a or b is 0, y or z
+ * is not read. Work-item: one position. */
+__kernel void repaint(__global float *x, long x_at, __global const float *mask, long mask_at,
+                      __global const float *y, long y_at, __global const float *z, long z_at,
+                      long positions, int c, float a, float b)
+{
+    long p = get_global_id(0);
+    if (p >= positions)
+        return;
+    float m = mask[mask_at + p];
+    for (long i = p * c; i < (p + 1) * c; i++) {
+        float kept = a != 0.0f ? a * y[y_at + i] : 0.0f;
+        kept += b != 0.0f ? b * z[z_at + i] : 0.0f;
+        x[x_at + i] = m * x[x_at + i] + (1.0f - m) * kept;
+    }
+}
+
 /* y[p, k] = bias[k] + sum_c x[p,c] · m[c,k], k < 3 : latents to a small RGB picture in
  * -1..1 by a matrix fitted to the model's own decoder. m: [c + 1, 3], the bias last.
  * Work-item: one pixel. */

@@ -21,6 +21,7 @@
     K("embed.cl", embed_timestep)                                                          \
     K("sample.cl", sampler_step)                                                           \
     K("sample.cl", guide)                                                                  \
+    K("sample.cl", repaint)                                                                \
     K("sample.cl", linear_rgb)                                                             \
     K("sample.cl", to_rgb8)                                                                \
     K("sample.cl", range)                                                                  \

@@ -431,6 +431,21 @@ void op_sampler_step(dr_run *r, dr_tensor x, dr_tensor out, const dr_tensor *pla
            DR_FLOAT(k->denoised_out));
 }
 
+void op_repaint(dr_run *r, dr_tensor x, dr_tensor mask, dr_tensor picture, dr_tensor noise,
+                double signal, double level)
+{
+    int64_t all = x.n * positions(x);
+    if (stop(r, "repaint"))
+        return;
+    if (!same_shape(x, picture) || !same_shape(x, noise))
+        fail_shape(r, "repaint", x, "size of the picture or its noise",
+                   dr_count(same_shape(x, picture) ? noise : picture), dr_count(x));
+    else if (mask.c != 1 || mask.n * positions(mask) != all)
+        fail_shape(r, "repaint", mask, "values", dr_count(mask), all);
+    LAUNCH(r, DR_K_repaint, grid1(all), T(x), T(mask), T(picture), T(noise), DR_LONG(all),
+           DR_INT(x.c), DR_FLOAT(signal), DR_FLOAT(level));
+}
+
 dr_tensor op_linear_rgb(dr_run *r, dr_tensor x, dr_tensor matrix)
 {
     dr_tensor y = dr_new(r, x.n, x.h, x.w, 3);

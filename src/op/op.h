@@ -121,6 +121,11 @@ void op_sampler_step(dr_run *r, dr_tensor x, dr_tensor out, const dr_tensor *pla
                      const dr_tensor *hist, int n_hist, dr_tensor noise, dr_tensor denoised,
                      const dr_step_coef *coef);
 
+/* Set x, in place, back to signal·picture + level·noise where mask ([n, h, w, 1], 0..1) is
+ * 0, leave it where it is 1, mix in between. picture and noise: of x's shape. */
+void op_repaint(dr_run *r, dr_tensor x, dr_tensor mask, dr_tensor picture, dr_tensor noise,
+                double signal, double level);
+
 /* Latents → small RGB in −1..1 by a [c + 1, 3] matrix. */
 dr_tensor op_linear_rgb(dr_run *r, dr_tensor x, dr_tensor matrix);
 /* −1..1 → bytes at rgb (host, dr_count(x) bytes), rounded, RGB interleaved. Blocking. */

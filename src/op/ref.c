@@ -310,6 +310,15 @@ void ref_sampler_step(float *x, const float *out, const float *plain, float *con
     }
 }
 
+void ref_repaint(float *x, const float *mask, const float *picture, const float *noise,
+                 int64_t positions, int64_t c, double signal, double level)
+{
+    for (int64_t i = 0; i < positions * c; i++) {
+        double m = mask[i / c], kept = signal * picture[i] + level * noise[i];
+        x[i] = (float)(m * x[i] + (1 - m) * kept);
+    }
+}
+
 void ref_linear_rgb(float *y, const float *x, const float *matrix, int64_t pixels,
                     int64_t c)
 {

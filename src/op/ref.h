@@ -78,6 +78,9 @@ void ref_guide(float *y, const float *text, const float *plain, const float *emp
 void ref_sampler_step(float *x, const float *out, const float *plain, float *const *hist,
                       const float *noise, float *denoised, int64_t count,
                       const dr_step_coef *k);
+/* mask: one value for each of the positions. */
+void ref_repaint(float *x, const float *mask, const float *picture, const float *noise,
+                 int64_t positions, int64_t c, double signal, double level);
 /* matrix: [c + 1, 3], the bias last. */
 void ref_linear_rgb(float *y, const float *x, const float *matrix, int64_t pixels,
                     int64_t c);

@@ -309,6 +309,18 @@ static void test_guide(probe *p)
     compare(p, "guide across", op_guide(&p->run, dc, du, &de, 7.5, 0), want, LIMIT);
 }
 
+static void test_repaint(probe *p)
+{
+    float *x, *mask, *picture, *noise;
+    dr_tensor dx = input(p, &x, 2, 5, 7, 4), dm = input(p, &mask, 2, 5, 7, 1);
+    dr_tensor dy = input(p, &picture, 2, 5, 7, 4), dz = input(p, &noise, 2, 5, 7, 4);
+    if (p->run.err.code)
+        return;
+    ref_repaint(x, mask, picture, noise, 70, 4, 0.8, 0.6);
+    op_repaint(&p->run, dx, dm, dy, dz, 0.8, 0.6);
+    compare(p, "repaint", dx, x, LIMIT);
+}
+
 static void test_pictures(probe *p)
 {
     uint8_t have[195], want[195];
@@ -398,7 +410,7 @@ static void test_lora(probe *p)
 static void (*const tests[])(probe *p) = {
     test_unpack_weights, test_elementwise, test_norms,      test_gemm,
     test_conv2d,         test_attention,   test_embeddings, test_sampler_step,
-    test_guide,          test_pictures,    test_lora,
+    test_guide,          test_repaint,     test_pictures,   test_lora,
 };
 
 /* A kernel that joined the registry without a test here would never be checked. */

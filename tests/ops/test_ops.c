@@ -306,6 +306,27 @@ static void test_guide(void **state)
     }
 }
 
+/* Masks of 0 and 1 leave nothing of the other side, whatever it holds. */
+static void test_repaint(void **state)
+{
+    kit *k = *state;
+    for (int i = 0; i < CASES; i++) {
+        kit_begin(k);
+        int64_t n = kit_pick(k, 1, 3), h = kit_pick(k, 1, 9), c = kit_pick(k, 1, 16);
+        double signal = i % 3 ? 0.7 : 0, level = i % 4 ? 0.9 : 0;
+        float *x, *mask, *picture, *noise;
+        dr_tensor dx = kit_tensor(k, &x, n, h, 5, c), dm = kit_tensor(k, &mask, n, h, 5, 1);
+        dr_tensor dy = kit_tensor(k, &picture, n, h, 5, c);
+        dr_tensor dz = kit_tensor(k, &noise, n, h, 5, c);
+        for (int64_t q = 0; q < n * h * 5; q++)
+            mask[q] = q % 3 ? (float)(q % 2) : (mask[q] + 1) / 2;
+        dr_upload(&k->run, dm, mask);
+        ref_repaint(x, mask, picture, noise, n * h * 5, c, signal, level);
+        op_repaint(&k->run, dx, dm, dy, dz, signal, level);
+        kit_compare(k, dx, x, LIMIT, "repaint");
+    }
+}
+
 static void test_linear_rgb(void **state)
 {
     kit *k = *state;
@@ -403,7 +424,7 @@ int main(void)
         cmocka_unit_test(test_embed_timestep), cmocka_unit_test(test_sampler_step),
         cmocka_unit_test(test_guide),          cmocka_unit_test(test_linear_rgb),
         cmocka_unit_test(test_to_rgb8),        cmocka_unit_test(test_range),
-        cmocka_unit_test(test_unpack_weights),
+        cmocka_unit_test(test_unpack_weights), cmocka_unit_test(test_repaint),
     };
     int failed = cmocka_run_group_tests_name("ops", tests, kit_setup, kit_teardown);
     return failed + cmocka_run_group_tests_name("ops with the work-groups of GPUs", tests,

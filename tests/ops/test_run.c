@@ -229,6 +229,14 @@ static void test_shapes_are_checked(void **state)
     expect_shape_error(k, "guide");
     op_guide(&k->run, x, x, &r, 2, 0);
     expect_shape_error(k, "guide");
+    op_repaint(&k->run, x, X(2, 4, 5, 1), x, r, 1, 1);
+    expect_shape_error(k, "repaint");
+    op_repaint(&k->run, x, X(2, 4, 5, 1), r, x, 1, 1);
+    expect_shape_error(k, "repaint");
+    op_repaint(&k->run, x, X(1, 4, 5, 1), x, x, 1, 1);
+    expect_shape_error(k, "repaint");
+    op_repaint(&k->run, x, X(2, 4, 5, 3), x, x, 1, 1);
+    expect_shape_error(k, "repaint");
     r = X(1, 1, 5, 3);
     op_linear_rgb(&k->run, X(1, 4, 5, 3), r);
     expect_shape_error(k, "linear_rgb");

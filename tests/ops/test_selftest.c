@@ -30,6 +30,7 @@ static const slip slips[] = {
     { "sample.cl", "k1 * load8", "hx * load8", "sampler_step" },
     { "sample.cl", "+ 1.0f - rescale", "+ 0.9f - rescale", "guide" },
     { "sample.cl", "base - along * p", "base + along * p", "guide across" },
+    { "sample.cl", "+ (1.0f - m) *", "+ (0.9f - m) *", "repaint" },
     { "weights.cl", "<< 16", "<< 15", "unpack_weights bf16" },
     { "embed.cl", "r % length * cols", "r / length * cols", "embed_tokens" },
 };
