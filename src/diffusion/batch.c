@@ -18,7 +18,8 @@ static bool same_pass(const dr_batch_task *a, const dr_batch_task *b)
            p->guides == q->guides && p->guided_from == q->guided_from &&
            p->guided_end == q->guided_end && p->text_chunks == q->text_chunks &&
            a->job->clip_skip == b->job->clip_skip && a->job->tiling == b->job->tiling &&
-           !a->job->n_controls && !b->job->n_controls;
+           p->first == q->first && a->job->task == b->job->task && !a->job->n_controls &&
+           !b->job->n_controls;
 }
 
 int dr_tasks_span(const dr_batch_task *tasks, int n)
@@ -37,14 +38,23 @@ int dr_tasks_span(const dr_batch_task *tasks, int n)
 
 /* --- making a batch --- */
 
+/* With nothing left to do (strength 0) there are no rows, and the picture no noise. */
 static dr_status make_steps(dr_model *m, const dr_plan *plan, dr_err *err)
 {
+    bool none = plan->first == plan->steps;
     dr_arena_reset(m->plan_mem);
     const dr_schedule_ask ask = { .sampler = plan->sampler,
                                   .schedule = plan->schedule,
                                   .steps = plan->steps,
+                                  .first = none ? 0 : plan->first,
                                   .eta = plan->eta };
-    return dr_schedule_make(&m->steps, m->plan_mem, &m->schedule, &ask, err);
+    dr_status st = dr_schedule_make(&m->steps, m->plan_mem, &m->schedule, &ask, err);
+    if (!st && none) {
+        m->steps.count = 0;
+        m->steps.start_signal = 1;
+        m->steps.start_noise = 0;
+    }
+    return st;
 }
 
 static bool alloc_parts(dr_batch *b, dr_batch_task *tasks, int n)
@@ -194,7 +204,10 @@ dr_status dr_batch_open(dr_batch *b, dr_model *m, dr_batch_task *tasks, int n, d
                      .height = plan->height,
                      .h = plan->height / m->vae.factor,
                      .w = plan->width / m->vae.factor,
-                     .c = m->vae.latent_c };
+                     .c = m->vae.latent_c,
+                     .first = plan->first,
+                     .pictures = dr_init_given(first->job),
+                     .repaints = dr_mask_given(first->job) && !dr_model_inpaints(m) };
     m->run.wrap = first->job->tiling;
     dr_status st = make_steps(m, plan, err);
     if (st || (st = dr_controls_take(m, first->job, b->control, &b->n_controls, err)))
@@ -223,7 +236,7 @@ static dr_status reserve_host(dr_batch *b, dr_err *err)
         return dr_fail(err, DR_ENOMEM, "out of memory for %d latents", b->n_images);
     for (int i = 0; i < b->n_images; i++)
         b->image[i].kept = kept + (size_t)i * latent;
-    return dr_model_reserve(b->m, 2 * latent, pixels * 3, err);
+    return dr_model_reserve(b->m, dr_start_floats(b), pixels * 3, err);
 }
 
 /* --- groups --- */
@@ -261,6 +274,15 @@ static void run_group(dr_batch *b)
         dr_job_end(b, b->row[i]->job, &err);
 }
 
+/* A job whose pictures are bad ends here. */
+static void open_pictures(dr_batch *b, dr_batch_job *j)
+{
+    dr_err err = { 0 };
+    if (b->pictures &&
+        dr_init_open(&j->init, j->t->job, b->width, b->height, b->m->vae.factor, &err))
+        dr_job_end(b, j, &err);
+}
+
 /* Tasks of which the good ones share a forward pass. */
 static void run_span(dr_model *m, dr_batch_task *tasks, int n)
 {
@@ -278,8 +300,10 @@ static void run_span(dr_model *m, dr_batch_task *tasks, int n)
     }
     if (st)
         return;
-    for (int i = 0; i < b.n_jobs; i++)
+    for (int i = 0; i < b.n_jobs; i++) {
         dr_checkpoint_find(&b, &b.job[i]);
+        open_pictures(&b, &b.job[i]);
+    }
     b.start = dr_now_s();
     for (dr_batch_ask(&b); dr_group_choose(&b); dr_batch_ask(&b))
         run_group(&b);

@@ -2,6 +2,7 @@
 #define DR_DIFFUSION_BATCH_H
 
 #include "diffusion/controls.h"
+#include "diffusion/init.h"
 
 /* Private to src/diffusion/: jobs of one shape and one sampler on their way to pictures.
  *
@@ -45,6 +46,9 @@ struct dr_batch_job {
     dr_image *image;                   /* [t->plan.n] */
     dr_batch_prompt prompt[DR_GUIDES]; /* the first `guides` of the batch */
     dr_reading reading;                /* what is to be told of them */
+    dr_init *init;                     /* its pictures; NULL: none, or it is over */
+    float *moments; /* of init and of what its mask leaves of it [h, w, 2c], … */
+    float *masked;  /* … on the host; NULL: not encoded */
     bool in_group, encoded, over;
 };
 
@@ -61,6 +65,9 @@ typedef struct {
     dr_text empty;                   /* the text "" */
     dr_vectors vectors;              /* of the embeddings that prompts name */
     int chunks;                      /* of the longest prompt */
+    int64_t first;                   /* step that the rows begin with */
+    bool pictures;                   /* the jobs begin with some */
+    bool repaints; /* what lies outside of their masks is set back after every step */
 
     /* The group; rows are images of its tensors. */
     dr_image **row; /* [n_images] */
@@ -72,6 +79,9 @@ typedef struct {
                                                         of hist */
     dr_control_use control[DR_CONTROLS_MAX]; /* of the only job; hints are the group's */
     int n_controls;
+    dr_tensor init, init_noise, mask; /* where the batch repaints: the pictures' latents,
+                                         their first noise, [n_rows, h, w, 1] */
+    dr_tensor cond; /* what an inpainting UNet reads beside x: [n_rows, h, w, c + 1] */
     double flops[DR_PHASES]; /* of a dry run, by phase */
 
     /* Time and work of this run. */
@@ -113,6 +123,22 @@ void dr_batch_ask(dr_batch *b);
 
 /* A job's end, for whatever reason: its stats, its err, its `done`. */
 void dr_job_end(dr_batch *b, dr_batch_job *j, const dr_err *err);
+
+/* --- start.c --- */
+
+/* Floats of m->host that starts and noise need. */
+size_t dr_start_floats(const dr_batch *b);
+/* Bring the pictures of the group's jobs through the encoder. */
+void dr_start_encode(dr_batch *b);
+/* Make the group's tensors, with the latents that it begins with: noise, a picture under
+ * noise, or what a checkpoint kept. */
+void dr_start_latents(dr_batch *b);
+/* Fresh noise for row `step` of the sampler, into b->noise. */
+void dr_draw_noise(dr_batch *b, int64_t step);
+/* After row i: set x back to the pictures' own latents outside of the masks. */
+void dr_repaint(dr_batch *b, int64_t i);
+/* Add to the call, in the caller's scope, what an inpainting UNet reads beside latents. */
+void dr_add_mask(dr_batch *b, dr_unet_call *call);
 
 /* --- checkpoint.c --- */
 

@@ -63,6 +63,13 @@ size_t dr_checkpoint_bytes(const dr_batch *b, const dr_batch_job *j)
     return sizeof(head) + (size_t)j->t->plan.n * (sizeof(int64_t) + most);
 }
 
+static void add_picture(dr_hash *h, const dr_picture_ref *p)
+{
+    const uint64_t n = p->n;
+    dr_hash_add(h, &n, sizeof n);
+    dr_hash_add(h, p->bytes, p->n);
+}
+
 /* Of all that decides the pictures; false when memory is out. */
 static bool digest_of(char out[32], const dr_batch *b, const dr_batch_job *j)
 {
@@ -94,8 +101,15 @@ static bool digest_of(char out[32], const dr_batch *b, const dr_batch_job *j)
         p->guides,
         p->guided_from,
         p->guided_end,
+        p->first,
+        job->init.fit,
+        job->init.mean,
+        job->mask.invert,
+        job->mask.only_masked,
+        job->mask.padding,
     };
-    const double real[] = { p->cfg_scale, p->eta, job->subseed_strength, job->cfg_rescale };
+    const double real[] = { p->cfg_scale, p->eta, job->subseed_strength, job->cfg_rescale,
+                            job->mask.blur };
     dr_hash *h = dr_hash_new();
     if (!h)
         return false;
@@ -112,6 +126,8 @@ static bool digest_of(char out[32], const dr_batch *b, const dr_batch_job *j)
     dr_hash_add(h, real, sizeof real);
     for (int i = 0; i < b->n_controls; i++)
         dr_control_hash(h, &b->control[i]);
+    add_picture(h, &job->init.image);
+    add_picture(h, &job->mask.image);
     dr_digest d = dr_hash_end(h);
     memcpy(out, d.hex, 32);
     return true;

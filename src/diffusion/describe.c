@@ -1,3 +1,4 @@
+#include "diffusion/init.h"
 #include "diffusion/model.h"
 
 #include "base/json.h"
@@ -6,6 +7,20 @@
 #include <math.h>
 
 /* Words about a model and a picture: `darkroom inspect` and A1111's parameters text. */
+
+/* In A1111's words. */
+static void describe_start(dr_buf *out, const dr_job *job)
+{
+    if (!dr_init_given(job))
+        return;
+    dr_buf_printf(out, ", Denoising strength: %g", job->init.strength);
+    if (!dr_mask_given(job))
+        return;
+    dr_buf_printf(out, ", Mask blur: %g", job->mask.blur);
+    if (job->mask.only_masked)
+        dr_buf_printf(out, ", Inpaint area: Only masked, Masked area padding: %lld",
+                      (long long)job->mask.padding);
+}
 
 void dr_parameters_text(dr_buf *out, const dr_model *m, const dr_job *job,
                         const dr_plan *plan, int64_t index)
@@ -30,6 +45,7 @@ void dr_parameters_text(dr_buf *out, const dr_model *m, const dr_job *job,
         dr_buf_puts(out, ", Tiling: True");
     if (plan->eta > 0)
         dr_buf_printf(out, ", Eta: %g", plan->eta);
+    describe_start(out, job);
     dr_buf_puts(out, ", Version: darkroom " DR_VERSION);
 }
 
@@ -38,7 +54,7 @@ void dr_parameters_text(dr_buf *out, const dr_model *m, const dr_job *job,
 static void print_text(dr_buf *out, const dr_model *m, const dr_plan *plan)
 {
     const dr_part *c = m->parts;
-    dr_buf_printf(out, "%s\nfamily        StableDiffusionPipeline\n", m->path);
+    dr_buf_printf(out, "%s\nfamily        %s\n", m->path, dr_model_family(m));
     for (int i = 0; i < DR_PARTS; i++)
         dr_buf_printf(out,
                       "%-14s%zu tensors (%zu f32, %zu f16, %zu bf16), %.2f M parameters, "
@@ -64,7 +80,7 @@ static void print_json(dr_buf *out, const dr_model *m, const dr_plan *plan)
     const dr_part *c = m->parts;
     dr_buf_puts(out, "{\"path\":");
     dr_json_put_string(out, m->path);
-    dr_buf_puts(out, ",\"family\":\"StableDiffusionPipeline\",\"components\":{");
+    dr_buf_printf(out, ",\"family\":\"%s\",\"components\":{", dr_model_family(m));
     for (int i = 0; i < DR_PARTS; i++)
         dr_buf_printf(out,
                       "%s\"%s\":{\"tensors\":%zu,\"dtypes\":{\"f32\":%zu,\"f16\":%zu,"

@@ -29,7 +29,21 @@ void dr_model_name_of(char out[DR_MODEL_NAME], const char *path)
         snprintf(out, DR_MODEL_NAME, "demo-model");
 }
 
-/* The families this program runs, by model_index.json's class. */
+/* The families this program runs, by model_index.json's class. Which one a model belongs to
+ * shows in its UNet: some that were trained to inpaint are called by the plain name. */
+static const char plain_family[] = "StableDiffusionPipeline";
+static const char inpaint_family[] = "StableDiffusionInpaintPipeline";
+
+bool dr_model_inpaints(const dr_model *m)
+{
+    return m->unet.in_c != m->unet.out_c;
+}
+
+const char *dr_model_family(const dr_model *m)
+{
+    return dr_model_inpaints(m) ? inpaint_family : plain_family;
+}
+
 dr_status dr_model_check(const char *path, dr_err *err)
 {
     char file[DR_PATH_MAX];
@@ -50,10 +64,9 @@ dr_status dr_model_check(const char *path, dr_err *err)
     if ((st = dr_json_read(&index, file, err)))
         return st;
     const char *family = dr_json_get_string(index, "_class_name", "missing");
-    if (strcmp(family, "StableDiffusionPipeline") != 0)
-        st = dr_fail(err, DR_EMODEL,
-                     "%s: _class_name is %s; known is StableDiffusionPipeline", file,
-                     family);
+    if (strcmp(family, plain_family) != 0 && strcmp(family, inpaint_family) != 0)
+        st = dr_fail(err, DR_EMODEL, "%s: _class_name is %s; known are %s and %s", file,
+                     family, plain_family, inpaint_family);
     dr_json_free(index);
     return st;
 }
@@ -205,11 +218,14 @@ static dr_status check_fit(const dr_model *m, dr_err *err)
             "%s: the text encoder is %lld wide, the UNet's cross_attention_dim is "
             "%lld",
             m->path, (long long)m->clip.width, (long long)m->unet.text_c);
-    if (m->vae.latent_c != m->unet.out_c || m->unet.in_c != m->unet.out_c)
+    int64_t masked_c = 2 * m->unet.out_c + 1; /* latents, mask, latents under the mask */
+    if (m->vae.latent_c != m->unet.out_c ||
+        (m->unet.in_c != m->unet.out_c && m->unet.in_c != masked_c))
         return dr_fail(
             err, DR_EMODEL,
             "%s: UNet %lld -> %lld channels, autoencoder %lld latents: only models "
-            "whose UNet reads and writes plain latents can make pictures from text",
+            "whose UNet reads latents, or latents with a masked picture, and writes "
+            "latents can make pictures from text",
             m->path, (long long)m->unet.in_c, (long long)m->unet.out_c,
             (long long)m->vae.latent_c);
     return DR_OK;

@@ -75,6 +75,11 @@ void dr_model_name_of(char out[DR_MODEL_NAME], const char *path);
  * folder, or no model_index.json in it. */
 DR_MUST_USE dr_status dr_model_check(const char *path, dr_err *err);
 
+/* Whether the UNet reads a mask and a masked picture beside the latents; and the class of
+ * pipelines that run such models. */
+bool dr_model_inpaints(const dr_model *m);
+const char *dr_model_family(const dr_model *m);
+
 /* Device memory that these parts' weights take, bytes. */
 int64_t dr_parts_bytes(const dr_part parts[DR_PARTS]);
 /* The same of a folder that is not loaded; reads the files' headers. */

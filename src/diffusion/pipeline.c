@@ -3,13 +3,12 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "dev/dev.h"
-#include "diffusion/noise.h"
 
 #include <stdio.h>
 #include <string.h>
 
-/* The story of a group of pictures: encode the texts, make noise, denoise, decode. The
- * same functions run dry in the plan (nothing is enqueued) and for real.
+/* The story of a group of pictures: encode texts and pictures, add noise, denoise, decode.
+ * The same functions run dry in the plan (nothing is enqueued) and for real.
  *
  * What goes wrong for one job (stopped, bad numbers) ends that job; an error of the run
  * itself (r->err: the device, memory) ends all that are in the group. */
@@ -122,6 +121,8 @@ void dr_job_end(dr_batch *b, dr_batch_job *j, const dr_err *err)
     j->over = true;
     t->err = err ? *err : (dr_err){ 0 };
     t->stats.loop_allocations = b->loop_allocations;
+    dr_init_free(j->init);
+    j->init = NULL;
     if (j->obs->done)
         j->obs->done(j->obs->ctx, &t->err);
 }
@@ -238,52 +239,11 @@ static void encode_texts(dr_batch *b)
             tell_notes(&b->job[i]);
 }
 
-/* --- noise --- */
-
-/* Normal noise for all rows, element order as PyTorch's [c, h, w], into x. step 0 is the
- * first latents', step i + 1 what step i adds. */
-static void draw_noise(dr_batch *b, dr_tensor x, int64_t step)
+static void encode_pictures(dr_batch *b)
 {
-    size_t pixels = (size_t)(b->h * b->w), c = (size_t)b->c, count = pixels * c;
-    float *planar = b->m->host, *out = planar + count;
-    for (int i = 0; i < b->n_rows && !b->r->dry && !failed(b); i++) {
-        dr_image *p = b->row[i];
-        uint64_t seed = p->job->t->plan.seed + (uint64_t)p->index;
-        if (p->job->t->job->noise == DR_NOISE_TORCH) {
-            if (step == 0)
-                dr_torch_seed(&p->rng, seed);
-            dr_torch_normal(&p->rng, planar, count);
-        } else {
-            dr_philox_normal(planar, count, seed, (uint32_t)step, 0);
-        }
-        if (step == 0 && p->job->t->job->subseed_strength > 0)
-            dr_noise_vary(planar, out, count, p->job->t->job->noise,
-                          p->job->t->plan.subseed + (uint64_t)p->index,
-                          p->job->t->job->subseed_strength);
-        for (size_t k = 0; k < c; k++)
-            for (size_t q = 0; q < pixels; q++)
-                out[q * c + k] = planar[k * pixels + q];
-        dr_upload(b->r, dr_slice(x, i, 1), out);
-    }
-}
-
-/* The latents that the group begins with: noise, or what a checkpoint kept. */
-static void make_latents(dr_batch *b)
-{
-    dr_tensor *parts[] = { &b->x, &b->denoised, &b->noise };
-    for (size_t i = 0; i < DR_COUNT(parts); i++)
-        *parts[i] = dr_new(b->r, b->n_rows, b->h, b->w, b->c);
-    for (int i = 0; i < b->m->steps.n_hist; i++) {
-        b->hist[i] = dr_new(b->r, b->n_rows, b->h, b->w, b->c);
-        op_fill(b->r, b->hist[i], 0); /* a checkpoint takes also what no row wrote yet */
-    }
-    if (b->row[0]->step == 0) {
-        draw_noise(b, b->x, 0);
-        op_scale(b->r, b->x, b->x, (float)b->m->steps.init_noise_sigma, 0);
-        return;
-    }
-    for (int i = 0; i < b->n_rows; i++)
-        dr_checkpoint_load(b, i);
+    if (b->pictures)
+        tell_all(b);
+    dr_start_encode(b);
 }
 
 /* --- steps --- */
@@ -320,26 +280,37 @@ static void copy_row(dr_batch *b, dr_tensor t, int from, int to)
     op_scale(b->r, dr_slice(t, from, 1), dr_slice(t, to, 1), 1, 0);
 }
 
+/* Tensors whose rows outlive a step; room for DR_HIST_MAX + 5. */
+static int lasting(dr_batch *b, dr_tensor **out)
+{
+    dr_tensor *parts[] = { &b->x, &b->init, &b->init_noise, &b->mask, &b->cond };
+    int n = 0;
+    for (size_t i = 0; i < DR_COUNT(parts); i++)
+        if (parts[i]->c)
+            out[n++] = parts[i];
+    for (int k = 0; k < b->m->steps.n_hist; k++)
+        out[n++] = &b->hist[k];
+    return n;
+}
+
 /* Let the rows of jobs that are over fall out. */
 static void close_ranks(dr_batch *b)
 {
-    int to = 0, n_hist = b->m->steps.n_hist;
+    dr_tensor *t[DR_HIST_MAX + 5];
+    int to = 0, n = lasting(b, t);
     for (int i = 0; i < b->n_rows; i++) {
         if (b->row[i]->job->over)
             continue;
-        if (to != i) {
-            copy_row(b, b->x, i, to);
-            for (int k = 0; k < n_hist; k++)
-                copy_row(b, b->hist[k], i, to);
-        }
+        for (int k = 0; k < n && to != i; k++)
+            copy_row(b, *t[k], i, to);
         b->row[to++] = b->row[i];
     }
     if (to == b->n_rows)
         return;
     b->n_rows = to;
-    b->x.n = b->denoised.n = b->noise.n = to;
-    for (int k = 0; k < n_hist; k++)
-        b->hist[k].n = to;
+    b->denoised.n = b->noise.n = to;
+    for (int k = 0; k < n; k++)
+        t[k]->n = to;
 }
 
 /* A small picture of what the job's first image is becoming, as large as it wants it; row
@@ -433,18 +404,20 @@ static void denoise_row(dr_batch *b, int64_t i)
     const dr_step *row = &b->m->steps.row[i];
     dr_mark mark = dr_push(r);
     if (dr_step_draws(row))
-        draw_noise(b, b->noise, i + 1);
+        dr_draw_noise(b, i);
     turn now = { b, i };
     int64_t step = r->dry && row->step < b->guided_from ? b->guided_from : row->step;
     int guides = map_texts(b, step);
-    const dr_unet_call call = { .guide = b->n_controls ? guide : NULL,
-                                .guide_ctx = &now,
-                                .x = b->x,
-                                .batch = (int64_t)guides * b->n_rows,
-                                .in_scale = row->in_scale,
-                                .timestep = row->timestep };
+    dr_unet_call call = { .guide = b->n_controls ? guide : NULL,
+                          .guide_ctx = &now,
+                          .x = b->x,
+                          .batch = (int64_t)guides * b->n_rows,
+                          .in_scale = row->in_scale,
+                          .timestep = row->timestep };
+    dr_add_mask(b, &call);
     dr_tensor out = dr_unet_forward(r, &b->m->unet, &call, b->m->kv);
     update(b, out, guides, row);
+    dr_repaint(b, i);
     if (!failed(b) && !r->dry)
         (void)!dr_finish(r->dev, &r->err); /* so that progress and stop mean this step */
     dr_pop(r, mark);
@@ -521,12 +494,16 @@ static void decode(dr_batch *b, int i)
     dr_pop(r, mark);
     if (r->dry || failed(b) || j->over)
         return;
+    dr_picture pic = { .rgb = b->m->rgb, .width = b->width, .height = b->height };
+    dr_err err = { 0 };
+    if (j->init && dr_init_finish(j->init, &pic, &err)) {
+        dr_job_end(b, j, &err);
+        return;
+    }
     p->decoded = true;
     tell(b, j);
     if (j->obs->image)
-        j->obs->image(
-            j->obs->ctx, p->index, j->t->plan.seed + (uint64_t)p->index,
-            &(dr_picture){ .rgb = b->m->rgb, .width = b->width, .height = b->height });
+        j->obs->image(j->obs->ctx, p->index, j->t->plan.seed + (uint64_t)p->index, &pic);
     if (p->index == j->t->plan.n - 1)
         dr_job_end(b, j, NULL);
 }
@@ -540,8 +517,9 @@ void dr_group_run(dr_batch *b)
     b->phase_start = dr_now_s();
     if (b->row[0]->step < b->steps)
         encode_texts(b);
+    encode_pictures(b);
     b->flops[DR_PHASE_ENCODE] = r->flops;
-    make_latents(b);
+    dr_start_latents(b);
     denoise(b);
     b->flops[DR_PHASE_DENOISE] = r->flops - b->flops[DR_PHASE_ENCODE];
     enter(b, DR_PHASE_DECODE);

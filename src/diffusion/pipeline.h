@@ -10,9 +10,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* From validated jobs to RGB pictures: encode the text, make noise, denoise, decode. The
- * caller owns a dr_model and runs one job or one batch of jobs at a time on it, from one
- * thread. */
+/* From validated jobs to RGB pictures: encode text and pictures, add noise, denoise,
+ * decode. The caller owns a dr_model and runs one job or one batch of jobs at a time on it,
+ * from one thread. */
 
 typedef struct dr_dev dr_dev; /* dev/dev.h */
 
@@ -31,6 +31,7 @@ typedef struct {
                                         without guidance, 2 with, 3 with perp_neg */
     int64_t guided_from, guided_end; /* the steps with guidance: [from, end) */
     int64_t text_chunks;             /* of its longest prompt, 75 tokens each */
+    int64_t first;      /* step to begin with, 0 without a picture; steps: none is made */
     int64_t peak_bytes; /* device memory for activations, as many pictures at once as fit */
     double encode_flops, step_flops,
         decode_flops; /* of the job, of one step of all its pictures, of a picture */
@@ -130,9 +131,9 @@ typedef struct {
     dr_err err;
 } dr_batch_task;
 
-/* Whether two jobs may share a forward pass, were they for one model: same size, steps,
- * sampler, schedule, eta, noise, clip_skip and tiling, both with guidance or both without;
- * none with ControlNets. Reads unplanned jobs: unset equals unset only. */
+/* Whether two jobs may share a forward pass, were they for one model: same task, size,
+ * strength, steps, sampler, schedule, eta, noise, clip_skip and tiling, both with guidance
+ * or both without; none with ControlNets. Reads unplanned jobs: unset equals unset only. */
 bool dr_jobs_batch(const dr_job *a, const dr_job *b);
 
 /* Plan every task alone; one that fails gets err and stays out. → how many of the good

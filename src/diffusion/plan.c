@@ -19,11 +19,6 @@ static dr_status check_size(const char *field, int64_t v, const dr_model *m, dr_
                          (long long)(near ? near : f));
 }
 
-static bool has_picture(const dr_picture_ref *p)
-{
-    return p->n || p->key;
-}
-
 /* What a job may ask for and nothing here makes yet: an error, because leaving it out in
  * silence would give another picture than the one asked for. A part that is built takes its
  * row with it. */
@@ -33,8 +28,6 @@ static dr_status refuse_unbuilt(const dr_job *job, dr_err *err)
         const char *field;
         bool asked;
     } parts[] = {
-        { "init_image", job->task != DR_TXT2IMG || has_picture(&job->init.image) },
-        { "mask", has_picture(&job->mask.image) },
         { "hires", job->hires.scale > 1 },
         { "loras", job->n_loras },
         { "sigmas", job->n_sigmas },
@@ -130,13 +123,20 @@ static dr_status weigh(dr_plan *plan, dr_model *m, const dr_job *job, dr_err *er
     return DR_OK;
 }
 
+/* As diffusers rounds it: the last int(steps * strength) steps are made. */
+static int64_t first_step(int64_t steps, double strength)
+{
+    int64_t made = (int64_t)((double)steps * strength);
+    return steps - (made < steps ? made : steps);
+}
+
 dr_status dr_plan_make(dr_plan *plan, dr_model *m, const dr_job *job, dr_err *err)
 {
     int64_t size = m->unet.sample_size * m->vae.factor;
     dr_status st;
     *plan = (dr_plan){
-        .width = job->width ? job->width : size,
-        .height = job->height ? job->height : size,
+        .width = job->width,
+        .height = job->height,
         .steps = job->steps ? job->steps : m->defaults.steps,
         .n = job->n,
         .cfg_scale = isnan(job->cfg_scale) ? m->defaults.cfg_scale : job->cfg_scale,
@@ -146,8 +146,15 @@ dr_status dr_plan_make(dr_plan *plan, dr_model *m, const dr_job *job, dr_err *er
         .schedule = job->schedule,
         .eta = job->eta,
     };
-    if ((st = refuse_unbuilt(job, err)) ||
-        (st = check_size("width", plan->width, m, err)) ||
+    if ((st = refuse_unbuilt(job, err)))
+        return st;
+    if (dr_init_given(job)) {
+        plan->first = first_step(plan->steps, job->init.strength);
+        st = dr_init_size(&plan->width, &plan->height, job, m->vae.factor, err);
+    }
+    plan->width = plan->width ? plan->width : size;
+    plan->height = plan->height ? plan->height : size;
+    if (st || (st = check_size("width", plan->width, m, err)) ||
         (st = check_size("height", plan->height, m, err)))
         return st;
     return weigh(plan, m, job, err);
@@ -167,10 +174,17 @@ static int guidance_of(const dr_job *job)
     return isnan(job->cfg_scale) ? 0 : job->cfg_scale > 1 ? 1 : 2;
 }
 
+static bool same_start(const dr_job *a, const dr_job *b)
+{
+    if (!dr_init_given(a) && !dr_init_given(b))
+        return a->width == b->width && a->height == b->height;
+    return a->init.strength == b->init.strength && dr_init_same_size(a, b);
+}
+
 bool dr_jobs_batch(const dr_job *a, const dr_job *b)
 {
-    return a->task == b->task && a->width == b->width && a->height == b->height &&
-           a->steps == b->steps && a->sampler == b->sampler && a->schedule == b->schedule &&
+    return a->task == b->task && same_start(a, b) && a->steps == b->steps &&
+           a->sampler == b->sampler && a->schedule == b->schedule &&
            same_number(a->eta, b->eta) && a->noise == b->noise &&
            guidance_of(a) == guidance_of(b) && a->cfg_start == b->cfg_start &&
            a->cfg_end == b->cfg_end && a->perp_neg == b->perp_neg &&

@@ -23,6 +23,8 @@ typedef struct {
                                                 hist_noise * z, x_ before the update */
     double denoised_x, denoised_out;         /* predicted clean latents = denoised_x * x_ +
                                                 denoised_out * m, for previews */
+    double to_signal, to_noise; /* what x is made of when the whole step is done: to_signal
+                                 * clean latents + to_noise * normal noise */
 } dr_step;
 
 /* The rows of a request and what they were made from. */

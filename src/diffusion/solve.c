@@ -63,4 +63,7 @@ void dr_move(dr_solver *s, dr_form f)
     r->noise = f.z;
     for (int k = 0; k < DR_HIST_MAX; k++)
         r->hist[k] = f.h[k];
+    dr_level to = dr_level_at(s, s->sigma[r->step + 1]);
+    r->to_signal = to.a;
+    r->to_noise = to.b;
 }
