@@ -132,12 +132,6 @@ static void begin_drain(dr_worker *w)
 
 static void look_at_signal(dr_worker *w)
 {
-    if (w->twin)
-        dr_fail_field(
-            &w->failure, DR_EINVAL, "worker.name",
-            "worker.name %s: another worker has this name and is alive; names must "
-            "differ",
-            w->name);
     if ((w->stopping || w->device_failed) && !w->stop_at_s)
         begin_drain(w);
     if (!w->stop_at_s || dr_now_s() < w->stop_at_s)
@@ -158,6 +152,8 @@ static void look_at_signal(dr_worker *w)
 static void use_redis(dr_worker *w)
 {
     dr_slot *s;
+    if (!w->named && dr_io_ready(w))
+        dr_name_settle(w);
     dr_claim_work(w);
     if (dr_io_ready(w) && (s = find_ended(w)) && dr_finish_slot(w, s))
         dr_slot_clear(w, s);

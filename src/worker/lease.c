@@ -8,7 +8,6 @@
 
 #include <darkroom/version.h>
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -236,46 +235,6 @@ static void count_resident(dr_worker *w)
     dr_gauge_set(w->metrics, DR_GAUGE_RESIDENT_MODELS, n);
 }
 
-/* --- the name ---
- * Two workers of one name would take each other's jobs. A worker that died a moment ago is
- * still listed; so one that is listed is watched for as long as that lasts. */
-
-typedef struct {
-    double until_s;  /* when a dead one has gone from the list; 0: not looked yet */
-    int64_t seen_ms; /* its last sign of life */
-} namesake;
-
-static bool is_dead_process(const dr_registered *r, const char *host)
-{
-    return !strcmp(r->host, host) &&
-           (r->pid == getpid() || (kill((pid_t)r->pid, 0) && errno == ESRCH));
-}
-
-/* Sets w->named, or w->twin when another worker with our name lives. */
-static dr_status settle_name(dr_worker *w, namesake *n, dr_err *err)
-{
-    char host[256] = "";
-    dr_registered r;
-    if (w->named)
-        return DR_OK;
-    gethostname(host, sizeof host - 1);
-    dr_status st = dr_queue_registered(w->leases, &r, err);
-    if (st)
-        return st;
-    if (!r.seen_ms || is_dead_process(&r, host)) {
-        w->named = true;
-    } else if (!n->until_s) {
-        *n = (namesake){ .until_s = dr_now_s() + 4 * (double)w->conf->lease.renew_ms / 1000,
-                         .seen_ms = r.seen_ms };
-        dr_log(DR_WARN, "worker.namesake",
-               "worker=%s host=%s pid=%lld: waiting for it to go", w->name, r.host,
-               (long long)r.pid);
-    } else if (r.seen_ms != n->seen_ms || dr_now_s() > n->until_s) {
-        w->twin = true;
-    }
-    return DR_OK;
-}
-
 /* --- the thread --- */
 
 void dr_lease_ring(dr_worker *w, const char *unwanted)
@@ -326,15 +285,12 @@ void *dr_lease_main(void *ctx)
 {
     dr_worker *w = ctx;
     watch seen = { .pulse = w->pulse, .at_s = dr_now_s() };
-    namesake other = { 0 };
     chore next = { .at_s = dr_now_s() + chore_period_s(w) };
     int64_t pause_ms;
     do {
         dr_err err = { 0 };
         watch_engine(w, &seen);
-        dr_status st = settle_name(w, &other, &err);
-        if (!st)
-            st = renew_all(w, &err);
+        dr_status st = renew_all(w, &err);
         if (!st && w->named)
             st = beat(w, &err);
         if (!st)

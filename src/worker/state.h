@@ -138,6 +138,11 @@ typedef struct {
 
     /* The I/O thread's. */
     dr_queue *jobs;
+    struct {
+        double look_at_s; /* when to look again */
+        double until_s;   /* when a dead one has gone from the list; 0: none was seen */
+        int64_t seen_ms;  /* its last sign of life */
+    } namesake;
     bool idle;             /* the last claim found nothing */
     dr_own own;            /* what the next claim must look for */
     double gather_until_s; /* the batch that is gathered waits so long for more */
@@ -168,8 +173,7 @@ typedef struct {
     char unwanted[DR_UNWANTED_MAX][DR_JOB_ID_MAX + 1]; /* jobs that are not ours */
     int n_unwanted;
     atomic_bool leaving;
-    atomic_bool named; /* nobody else goes by our name */
-    atomic_bool twin;  /* somebody does */
+    atomic_bool named; /* nobody else goes by our name; set by the I/O thread */
     atomic_llong done, failed;
 } dr_worker;
 
@@ -196,6 +200,9 @@ DR_MUST_USE dr_status dr_cancel_unwanted(dr_worker *w, dr_err *err);
  * decide when to try again; when it refuses the credentials, that the worker leaves. */
 void dr_io_redis(dr_worker *w, dr_status st, const dr_err *err);
 bool dr_io_ready(const dr_worker *w); /* Redis may be tried now */
+
+/* name.c: look whether our name is free: sets w->named, or w->failure when it is not. */
+void dr_name_settle(dr_worker *w);
 
 /* slot.c */
 dr_slot *dr_slot_find(dr_worker *w, dr_slot_state state);

@@ -8,7 +8,7 @@ import time
 import pytest
 from PIL import Image
 
-from conftest import P, SLOW, until
+from conftest import P, QUEUES, SLOW, until
 
 PROMPT = "a red circle on a blue background"
 SMALL = {"width": 64, "height": 64, "steps": 2}
@@ -150,6 +150,7 @@ def test_the_registry_shows_living_workers(lab):
     redis = lab.redis()
     worker = lab.worker(redis, name="shown", lease_ms=1000).ready()
     entry = until(lambda: redis.client.hgetall(f"{P}:worker:shown"))
+    until(lambda: redis.client.exists(QUEUES[1]))
     assert entry[b"pid"] == str(worker.process.pid).encode()
     assert entry[b"models"] == entry[b"resident"] == b'["demo-model"]'
     assert entry[b"jobs"] == b"[]" and entry[b"state"] == b"idle" and entry[b"version"] and entry[b"device"]
