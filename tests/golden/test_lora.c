@@ -55,12 +55,19 @@ static int teardown(void **state)
 static void body(dr_run *r, fixture *f)
 {
     dr_model *m = f->model;
-    int cut;
+    dr_reading reading = { .mem = m->plan_mem, .field = "prompt" };
+    dr_vectors none = { 0 };
+    dr_text prompt, empty;
+    const dr_text *const texts[] = { &prompt };
+    const dr_text_ask ask = { .chunks = 1, .empty = &empty, .vectors = &none };
+    if (dr_text_make(&prompt, &none, m, &reading, f->prompt, &r->err) ||
+        dr_text_make(&empty, &none, m, &reading, "", &r->err))
+        return;
     dr_unet_call call = {
         .x = golden_put(r, f->sample), .batch = 1, .in_scale = 1, .timestep = f->timestep
     };
     dr_tensor text = dr_new(r, 1, m->clip.length, 1, m->clip.width);
-    dr_text_encode(r, m, &f->prompt, 1, 0, text, &cut);
+    dr_text_encode(r, m, texts, 1, &ask, text);
     dr_unet_read_text(r, &m->unet, text, m->kv);
     dr_tensor y = dr_unet_forward(r, &m->unet, &call, m->kv);
     dr_download(r, y, f->out);
