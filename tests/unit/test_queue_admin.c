@@ -415,7 +415,8 @@ static void a_job_that_moves_is_looked_at_again(void **state)
     mover m = { .f = f };
     const dr_cancel_reader reader = { .ctx = &m, .read = move_and_read };
     submit(f, "j1", NULL);
-    assert_int_equal(dr_queue_cancel(f->client, "j1", &reader, false, &answer, &err), DR_OK);
+    assert_int_equal(dr_queue_cancel(f->client, "j1", &reader, false, &answer, &err),
+                     DR_OK);
     assert_int_equal(answer.word, DR_CANCELED);
     assert_int_equal(m.looks, 2);
     assert_canceled_event(f, "j1", 4, 7);
