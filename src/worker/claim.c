@@ -215,9 +215,10 @@ static dr_slot *take(dr_worker *w, const waiting *which)
     dr_claim c;
     dr_slot *s = dr_slot_find(w, DR_SLOT_FREE);
     dr_status st = DR_EIO;
-    for (int i = 0; i < 2 && st == DR_EIO; i++)
+    for (int i = 0; i < 2 && st == DR_EIO; i++) {
         st = dr_queue_take(w->jobs, which->class, which->entry, &c, &err);
-    note_taking(w, st, &err);
+        note_taking(w, st, &err);
+    }
     return !st && c.reply && fill_slot(w, s, &c) ? s : NULL;
 }
 

@@ -383,8 +383,7 @@ class Cell:
                  and e["ts_ms"] >= self.struck_ms]
         self.recovery_s = max(0, ((again or events[-1:])[0]["ts_ms"] - self.struck_ms) / 1000)
         limit_s = SLACK_S + (self.lease_ms / 1000 if self.outlasts else RUN_S)
-        if self.in_batch:  # the other one's turn; and a lost reply may cost a lease
-            limit_s += RUN_S + (0 if self.outlasts else self.lease_ms / 1000)
+        limit_s += RUN_S if self.in_batch else 0  # the other one's turn
         self.expect(self.recovery_s <= limit_s * SLOW,
                     f"recovered after {self.recovery_s:.1f} s, limit {limit_s:.0f} s")
         # In a batch it also depends on who is faster, the rescuer with the other job or the
