@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <xxhash.h>
 
 dr_hash *dr_hash_new(void)
@@ -35,4 +36,11 @@ dr_digest dr_hash_end(dr_hash *h)
 uint64_t dr_hash64(const void *p, size_t n)
 {
     return XXH3_64bits(p, n);
+}
+
+int64_t dr_jitter(int64_t n)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)(dr_hash64(&t, sizeof t) % (uint64_t)n);
 }

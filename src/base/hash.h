@@ -19,4 +19,8 @@ dr_digest dr_hash_end(dr_hash *h);           /* frees h */
 
 uint64_t dr_hash64(const void *p, size_t n);
 
+/* A number in [0, n), n > 0, by the clock: so that many who wait for the same do not all
+ * come at once. Not for secrets. */
+int64_t dr_jitter(int64_t n);
+
 #endif

@@ -449,12 +449,10 @@ dr_status dr_redis_receive(dr_redis *r, int64_t wait_ms, dr_reply **out, dr_err 
 
 int64_t dr_redis_backoff_ms(dr_redis *r)
 {
-    struct timespec t;
     int64_t ms = r->backoff_ms ? r->backoff_ms : BACKOFF_MIN_MS;
     r->backoff_ms = ms * 2 > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : ms * 2;
-    clock_gettime(CLOCK_MONOTONIC, &t);
     /* Between half and all of it, so that workers do not come back in one crowd. */
-    return ms / 2 + (int64_t)(dr_hash64(&t, sizeof t) % (uint64_t)(ms / 2 + 1));
+    return ms / 2 + dr_jitter(ms / 2 + 1);
 }
 
 /* --- replies --- */

@@ -6,7 +6,7 @@
 #include <string.h>
 
 /* The engine thread: from a decoded job to RGB pictures in memory. It never waits for
- * Redis: what must be told (start, pictures, end) fits into the queue of notes for both
+ * Redis: what must be told (start, pictures, end) fits into the queue of notes for all
  * slots together, and what may be dropped is put only when the last of its kind was taken.
  */
 
@@ -18,7 +18,7 @@ typedef struct {
     dr_batch_task *task;
     dr_err err; /* of a callback; ends the run */
     double from_s;
-    bool refused; /* by the plan */
+    bool refused; /* by the plan: the job's own fault, also where it is too large */
     bool timed_out;
     dr_model *model;
     int64_t step; /* of the last progress; when it was */
@@ -268,26 +268,20 @@ static void plan(batch *b, dr_model *m)
     int fit = dr_batch_plan(m, b->tasks, b->n), good = 0;
     for (int i = 0; i < b->n; i++) {
         run *r = &b->runs[i];
+        dr_err *err = &b->tasks[i].err;
+        r->model = m;
         r->s->plan = b->tasks[i].plan;
-        if (b->tasks[i].err.code)
+        r->s->unwanted = !err->code && good++ >= fit;
+        if (r->s->unwanted)
+            dr_fail(err, DR_ESTOPPED, "does not fit the batch");
+        r->refused = err->code != DR_OK;
+        if (r->refused)
             continue;
-        if (good++ >= fit) {
-            r->s->unwanted = true;
-            dr_fail(&b->tasks[i].err, DR_ESTOPPED, "does not fit the batch");
-            continue;
-        }
         reserve_preview(r->s);
         tell(r, DR_NOTE_STARTED, 0);
         for (int k = 0; k < r->s->job->n_warnings; k++)
             tell(r, DR_NOTE_WARNING, k);
     }
-}
-
-/* What the plan refused is the job's own fault, however it looks: too large for memory. */
-static void mark_refused(batch *b)
-{
-    for (int i = 0; i < b->n; i++)
-        b->runs[i].refused = b->tasks[i].err.code != DR_OK;
 }
 
 static bool ran_out_of_memory(const batch *b)
@@ -307,10 +301,7 @@ static void run_batch(batch *b)
             end_slot(&b->runs[i], &err);
         return;
     }
-    for (int i = 0; i < b->n; i++)
-        b->runs[i].model = m;
     plan(b, m);
-    mark_refused(b);
     dr_batch_run(m, b->tasks, b->n);
     if (ran_out_of_memory(b))
         (void)!dr_models_make_room(b->w->models, b->runs[0].s->model);

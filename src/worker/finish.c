@@ -19,20 +19,11 @@ static int64_t to_ms(double seconds)
     return (int64_t)(seconds * 1000 + 0.5);
 }
 
-static dr_event_head ending_head(const dr_worker *w, dr_slot *s)
-{
-    return (dr_event_head){ .id = s->job->id,
-                            .seq = ++s->seq,
-                            .worker = w->name,
-                            .ts_ms = dr_wall_ms(),
-                            .meta_json = s->job->meta_json };
-}
-
 static void write_success(dr_worker *w, dr_slot *s)
 {
     char keys[DR_IMAGES_MAX][DR_KEY_MAX];
     dr_event_picture pictures[DR_IMAGES_MAX];
-    const dr_event_head head = ending_head(w, s);
+    const dr_event_head head = dr_publish_head(w, s);
     for (int i = 0; i < s->n_images; i++)
         pictures[i] = (dr_event_picture){
             .index = i,
@@ -73,7 +64,7 @@ static const char *code_of(const dr_slot *s)
 
 static void write_failure(dr_worker *w, dr_slot *s)
 {
-    const dr_event_head head = ending_head(w, s);
+    const dr_event_head head = dr_publish_head(w, s);
     const dr_event_failure e = { .code = code_of(s),
                                  .field = s->err.field,
                                  .message = s->err.message };
@@ -82,13 +73,13 @@ static void write_failure(dr_worker *w, dr_slot *s)
 
 static void write_canceled(dr_worker *w, dr_slot *s)
 {
-    const dr_event_head head = ending_head(w, s);
+    const dr_event_head head = dr_publish_head(w, s);
     dr_event_canceled(&s->ending, &head);
 }
 
 static void write_expired(dr_worker *w, dr_slot *s)
 {
-    const dr_event_head head = ending_head(w, s);
+    const dr_event_head head = dr_publish_head(w, s);
     dr_event_expired(&s->ending, &head);
 }
 
@@ -239,9 +230,7 @@ static int64_t retry_delay(const dr_worker *w, const dr_slot *s)
     for (int64_t i = 0; i < s->start.failures && ms < max; i++)
         ms *= 2;
     ms = ms < max ? ms : max;
-    double now_s = dr_now_s();
-    return ms / 2 +
-           (int64_t)(dr_hash64(&now_s, sizeof now_s) % (uint64_t)(ms - ms / 2 + 1));
+    return ms / 2 + dr_jitter(ms - ms / 2 + 1);
 }
 
 static bool may_retry(const dr_slot *s)
@@ -256,7 +245,7 @@ static bool retry(dr_worker *w, dr_slot *s)
     dr_answer answer = DR_ANSWER_OK;
     int64_t delay_ms = retry_delay(w, s);
     if (!s->ending.len) {
-        const dr_event_head head = ending_head(w, s);
+        const dr_event_head head = dr_publish_head(w, s);
         snprintf(text, sizeof text, "attempt %lld failed (%s: %s); it is tried again",
                  (long long)s->start.attempt, code_of(s), s->err.message);
         dr_event_warning(&s->ending, &head, text);

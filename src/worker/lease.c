@@ -10,7 +10,6 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #define STALLED_EXIT 70 /* EX_SOFTWARE */
@@ -129,14 +128,12 @@ static const char *text_of(const dr_buf *b)
 
 static dr_status beat(dr_worker *w, dr_err *err)
 {
-    char host[256] = "";
     report r = { .step = "" };
     bool drain = false;
-    gethostname(host, sizeof host - 1);
     describe(w, &r);
     const char *state = w->stopping ? "draining" : w->engine_busy ? "busy" : "idle";
     const char *const pairs[] = {
-        "host",       host,
+        "host",       w->host,
         "pid",        r.pid,
         "device",     w->device,
         "version",    DR_VERSION,
@@ -192,8 +189,8 @@ typedef struct {
 
 static double chore_period_s(const dr_worker *w)
 {
-    double now_s = dr_now_s(), period_s = 3 * (double)w->conf->lease.ms / 1000;
-    return period_s * (0.75 + (double)(dr_hash64(&now_s, sizeof now_s) % 512) / 1024);
+    double period_s = 3 * (double)w->conf->lease.ms / 1000;
+    return period_s * (0.75 + (double)dr_jitter(512) / 1024);
 }
 
 static dr_status tidy(dr_worker *w, chore *next, dr_err *err)
@@ -250,14 +247,7 @@ void dr_lease_ring(dr_worker *w, const char *unwanted)
 /* Wait, or until rung; true when the worker leaves. */
 static bool wait_ms(dr_worker *w, int64_t ms)
 {
-    struct timespec end;
-    clock_gettime(CLOCK_MONOTONIC, &end);
-    end.tv_sec += ms / 1000;
-    end.tv_nsec += ms % 1000 * 1000000;
-    if (end.tv_nsec >= 1000000000) {
-        end.tv_sec++;
-        end.tv_nsec -= 1000000000;
-    }
+    const struct timespec end = dr_deadline(ms);
     pthread_mutex_lock(&w->lock);
     while (!w->leaving && !w->rung &&
            pthread_cond_timedwait(&w->lease_wake, &w->lock, &end) != ETIMEDOUT)

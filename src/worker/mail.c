@@ -1,6 +1,6 @@
 #include "worker/mail.h"
 
-#include <time.h>
+#include "base/clock.h"
 
 void dr_mail_init(dr_mail *m)
 {
@@ -29,22 +29,9 @@ void dr_mail_put(dr_mail *m, const dr_note *note)
     pthread_mutex_unlock(&m->lock);
 }
 
-static struct timespec deadline(int64_t wait_ms)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    t.tv_sec += wait_ms / 1000;
-    t.tv_nsec += wait_ms % 1000 * 1000000;
-    if (t.tv_nsec >= 1000000000) {
-        t.tv_sec++;
-        t.tv_nsec -= 1000000000;
-    }
-    return t;
-}
-
 bool dr_mail_take(dr_mail *m, dr_note *out, int64_t wait_ms)
 {
-    struct timespec end = deadline(wait_ms < 0 ? 0 : wait_ms);
+    struct timespec end = dr_deadline(wait_ms < 0 ? 0 : wait_ms);
     int late = 0;
     pthread_mutex_lock(&m->lock);
     while (!m->count && !m->closed && !late)

@@ -29,18 +29,16 @@ static void refuse(dr_worker *w)
 
 void dr_name_settle(dr_worker *w)
 {
-    char host[256] = "";
     dr_err err = { 0 };
     dr_registered r;
     if (dr_now_s() < w->namesake.look_at_s)
         return;
-    gethostname(host, sizeof host - 1);
     dr_status st = dr_queue_registered(w->jobs, &r, &err);
     dr_io_redis(w, st, &err);
     w->namesake.look_at_s = dr_now_s() + LOOK_S;
     if (st)
         return;
-    if (!r.seen_ms || is_dead_process(&r, host)) {
+    if (!r.seen_ms || is_dead_process(&r, w->host)) {
         w->named = true;
         dr_lease_ring(w, NULL);
     } else if (!w->namesake.until_s) {

@@ -15,7 +15,7 @@
  * event, with the sequence number of the first try: then one that had arrived, though its
  * reply was lost, is not announced twice. */
 
-static dr_event_head next_head(const dr_worker *w, dr_slot *s)
+dr_event_head dr_publish_head(const dr_worker *w, dr_slot *s)
 {
     return (dr_event_head){ .id = s->job->id,
                             .seq = ++s->seq,
@@ -92,7 +92,7 @@ void dr_publish_started(dr_worker *w, dr_slot *s)
            (long long)s->start.crashes, (long long)s->claim.wait_ms);
     if (!may_send(w, s))
         return;
-    const dr_event_head head = next_head(w, s);
+    const dr_event_head head = dr_publish_head(w, s);
     dr_event_started(&w->text, &head, &e);
     send_or_drop(w, s, NULL);
 }
@@ -101,7 +101,7 @@ static void publish_step(dr_worker *w, dr_slot *s, const dr_event_step *e)
 {
     if (!may_send(w, s))
         return;
-    const dr_event_head head = next_head(w, s);
+    const dr_event_head head = dr_publish_head(w, s);
     dr_event_progress(&w->text, &head, e);
     send_or_drop(w, s, NULL);
 }
@@ -122,7 +122,7 @@ void dr_publish_warning(dr_worker *w, dr_slot *s, int index)
 {
     if (!may_send(w, s))
         return;
-    const dr_event_head head = next_head(w, s);
+    const dr_event_head head = dr_publish_head(w, s);
     dr_event_warning(&w->text, &head, s->job->warnings[index]);
     send_or_drop(w, s, NULL);
 }
@@ -138,7 +138,7 @@ void dr_publish_preview(dr_worker *w, dr_slot *s)
     dr_err err = { 0 };
     if (may_send(w, s) && !dr_image_encode(s->preview.rgb, s->preview.width,
                                            s->preview.height, &o, &w->webp, &err)) {
-        const dr_event_head head = next_head(w, s);
+        const dr_event_head head = dr_publish_head(w, s);
         const dr_blob blob = { .index = -1, .bytes = w->webp.data, .n = w->webp.len };
         dr_event_preview(&w->text, &head, &e);
         send_or_drop(w, s, &blob);
@@ -152,7 +152,7 @@ static void announce(dr_worker *w, dr_slot *s, int index)
 {
     char key[DR_KEY_MAX];
     dr_slot_image *im = &s->images[index];
-    dr_event_head head = next_head(w, s);
+    dr_event_head head = dr_publish_head(w, s);
     if (im->seq)
         head.seq = s->seq = im->seq;
     im->seq = head.seq;

@@ -5,6 +5,7 @@
 #include "base/buf.h"
 #include "diffusion/models.h"
 #include "job/entry.h"
+#include "job/events.h"
 #include "queue/queue.h"
 #include "worker/mail.h"
 #include "worker/metrics.h"
@@ -114,6 +115,7 @@ typedef struct {
 typedef struct {
     const dr_conf *conf;
     char name[DR_WORKER_NAME + 1];
+    char host[256];
     int64_t started_ms;
     int64_t jobs_left; /* to claim; < 0: no limit */
     dr_metrics *metrics;
@@ -231,8 +233,10 @@ void dr_publish_image(dr_worker *w, dr_slot *s, int index);
 /* finish.c: one try to end an ended slot; true when it is through. */
 bool dr_finish_slot(dr_worker *w, dr_slot *s);
 
-/* publish.c, for finish.c: announce what is not announced yet, once each; false while some
+/* publish.c, for finish.c: what the slot's next event begins with, whose seq is counted
+ * here; announce what is not announced yet, once each; false while some
  * could not be. And text as the job wants its events (JSON, or msgpack in w->packed). */
+dr_event_head dr_publish_head(const dr_worker *w, dr_slot *s);
 bool dr_publish_images(dr_worker *w, dr_slot *s);
 const dr_buf *dr_publish_form(dr_worker *w, const dr_slot *s, const dr_buf *text);
 

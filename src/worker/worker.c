@@ -66,8 +66,8 @@ static void end_signals(dr_worker *w)
 /* worker.name, else host-pid with what keys cannot hold replaced. */
 static dr_status choose_name(dr_worker *w, dr_err *err)
 {
-    char host[64] = "host";
     const char *set = w->conf->worker.name;
+    gethostname(w->host, sizeof w->host - 1);
     if (strlen(set) > DR_WORKER_NAME)
         return dr_fail_field(err, DR_EINVAL, "worker.name",
                              "worker.name of %zu bytes: must be at most %d", strlen(set),
@@ -76,11 +76,11 @@ static dr_status choose_name(dr_worker *w, dr_err *err)
         snprintf(w->name, sizeof w->name, "%s", set);
         return DR_OK;
     }
-    gethostname(host, sizeof host - 1);
-    for (char *p = host; *p; p++)
+    snprintf(w->name, sizeof w->name, "%.63s-%ld", *w->host ? w->host : "host",
+             (long)getpid());
+    for (char *p = w->name; *p; p++)
         if (*p <= ' ' || *p >= 0x7f || *p == ':')
             *p = '-';
-    snprintf(w->name, sizeof w->name, "%s-%ld", host, (long)getpid());
     return DR_OK;
 }
 
