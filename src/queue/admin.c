@@ -264,14 +264,13 @@ dr_status dr_queue_pause(dr_queue *q, dr_priority class, bool paused, bool *chan
                          dr_err *err)
 {
     dr_cmd set = { 0 }, ring = { 0 };
-    dr_reply *reply = NULL;
+    int64_t n;
     const char *name = dr_class_name(class);
     dr_cmd_str(&set, paused ? "SADD" : "SREM");
     dr_queue_put_key(q, &set, "paused");
     dr_cmd_str(&set, name);
-    dr_status st = dr_redis_call(q->redis, &set, 0, &reply, err);
-    *changed = dr_reply_int(reply) == 1;
-    dr_reply_free(reply);
+    dr_status st = dr_queue_call_count(q, &set, &n, err);
+    *changed = n == 1;
     if (st)
         return st;
     dr_cmd_str(&ring, "PUBLISH");
@@ -297,12 +296,11 @@ dr_status dr_queue_drain(dr_queue *q, const char *worker, bool *known, dr_err *e
 dr_status dr_queue_draining(dr_queue *q, const char *worker, bool *still, dr_err *err)
 {
     dr_cmd c = { 0 };
-    dr_reply *reply = NULL;
+    int64_t n;
     dr_cmd_str(&c, "HEXISTS");
     dr_queue_put_job_key(q, &c, "worker", worker);
     dr_cmd_str(&c, "drain");
-    dr_status st = dr_redis_call(q->redis, &c, 0, &reply, err);
-    *still = dr_reply_int(reply) == 1;
-    dr_reply_free(reply);
+    dr_status st = dr_queue_call_count(q, &c, &n, err);
+    *still = n == 1;
     return st;
 }

@@ -89,15 +89,6 @@ dr_status dr_queue_dead_retry(dr_queue *q, const dr_revival *r, dr_dead_answer *
 
 /* --- forgetting --- */
 
-static dr_status call_count(dr_queue *q, const dr_cmd *c, int64_t *n, dr_err *err)
-{
-    dr_reply *reply = NULL;
-    dr_status st = dr_redis_call(q->redis, c, 0, &reply, err);
-    *n = dr_reply_int(reply);
-    dr_reply_free(reply);
-    return st;
-}
-
 dr_status dr_queue_dead_drop(dr_queue *q, const char *entry, int64_t *n, dr_err *err)
 {
     dr_cmd c = { 0 };
@@ -107,7 +98,7 @@ dr_status dr_queue_dead_drop(dr_queue *q, const char *entry, int64_t *n, dr_err 
     dr_cmd_str(&c, "XDEL");
     dr_queue_put_key(q, &c, "dead");
     dr_cmd_str(&c, entry);
-    return call_count(q, &c, n, err);
+    return dr_queue_call_count(q, &c, n, err);
 }
 
 /* Up to the newest of now, so that one that comes meanwhile is not lost unseen. */
@@ -126,7 +117,7 @@ dr_status dr_queue_dead_drop_all(dr_queue *q, int64_t *n, dr_err *err)
         dr_cmd_words(&c, "MINID", "=");
         dr_cmd_printf(&c, "%.*s-%llu", (int)(dash ? dash - entry : 0), entry,
                       dash ? strtoull(dash + 1, NULL, 10) + 1 : 0);
-        st = call_count(q, &c, n, err);
+        st = dr_queue_call_count(q, &c, n, err);
     }
     dr_reply_free(newest);
     return st;

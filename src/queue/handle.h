@@ -37,6 +37,9 @@ dr_answer dr_queue_read_answer(const dr_reply *reply);
 /* Run a script that answers with a word. */
 DR_MUST_USE dr_status dr_queue_call_answer(dr_queue *q, dr_script_id id, dr_cmd *c,
                                            dr_answer *answer, dr_err *err);
+/* Run a command that answers with a number. */
+DR_MUST_USE dr_status dr_queue_call_count(dr_queue *q, const dr_cmd *c, int64_t *n,
+                                          dr_err *err);
 /* The groups of all streams, made where they are missing. */
 DR_MUST_USE dr_status dr_queue_make_groups(dr_queue *q, dr_err *err);
 

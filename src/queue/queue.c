@@ -204,3 +204,12 @@ dr_status dr_queue_call_answer(dr_queue *q, dr_script_id id, dr_cmd *c, dr_answe
     dr_reply_free(reply);
     return st;
 }
+
+dr_status dr_queue_call_count(dr_queue *q, const dr_cmd *c, int64_t *n, dr_err *err)
+{
+    dr_reply *reply = NULL;
+    dr_status st = dr_redis_call(q->redis, c, 0, &reply, err);
+    *n = dr_reply_int(reply);
+    dr_reply_free(reply);
+    return st;
+}

@@ -23,7 +23,7 @@ local fence_key, delayed, paused, stats =
 local page = 32
 local now = now_ms()
 
-local leave, closed = {}, {}
+local leave, closed, read_up_to = {}, {}, {}
 for i = 5 + classes, #ARGV do leave[ARGV[i]] = true end
 for _, class in ipairs(redis.call('SMEMBERS', paused)) do closed[class] = true end
 
@@ -101,15 +101,14 @@ end
 -- The next entry that the group has not read. Entries that were taken ahead of their turn
 -- (take.lua) stand in its way: reading them would take them from their worker.
 local function take_new(class)
-    local stream = KEYS[class]
+    local stream, last = KEYS[class], read_up_to[class]
     while true do
-        local last = last_read(stream, group)
-        if last.err then return last end
         local next = redis.call('XRANGE', stream, '(' .. last, '+', 'COUNT', 1)[1]
         if not next then return nil end
         if holder(stream, group, next[1]) or
             redis.call('ZSCORE', delayed, delayed_name(stream, next[1])) then
             redis.call('XGROUP', 'SETID', stream, group, next[1])
+            last = next[1]
         else
             redis.call('XREADGROUP', 'GROUP', group, me, 'COUNT', 1, 'STREAMS', stream, '>')
             return taken(class, next, created(next[1]), 0)
@@ -144,8 +143,9 @@ end
 
 -- A stream without its group makes the worker create it.
 for class = 1, classes do
-    local last = redis.pcall('XINFO', 'GROUPS', KEYS[class])
-    if last.err or not last[1] then return redis.error_reply('NOGROUP ' .. KEYS[class]) end
+    local last = last_read(KEYS[class], group)
+    if last.err then return last end
+    read_up_to[class] = last
 end
 
 local got = take_own() or take_stale() or take_due() or take_any_new()

@@ -37,9 +37,9 @@ local function drop(stream, group, entry)
     redis.call('XDEL', stream, entry)
 end
 
--- The group has read a stream up to here.
+-- The group has read a stream up to here; an error when there is no such group.
 local function last_read(stream, group)
-    for _, info in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+    for _, info in ipairs(redis.pcall('XINFO', 'GROUPS', stream)) do
         local at = {}
         for i = 1, #info, 2 do at[info[i]] = info[i + 1] end
         if at.name == group then return at['last-delivered-id'] end
