@@ -139,10 +139,8 @@ static dr_status folder_of(char out[DR_PATH_MAX], const dr_controls *cs, const c
 static int64_t weights_bytes(const dr_weights *w)
 {
     int64_t bytes = 0;
-    for (size_t i = 0; i < dr_weights_count(w); i++) {
-        const dr_weight *t = dr_weights_at(w, i);
-        bytes += (int64_t)t->bytes * (t->type == DR_WEIGHT_F32 ? 1 : 2);
-    }
+    for (size_t i = 0; i < dr_weights_count(w); i++)
+        bytes += dr_weight_count(dr_weights_at(w, i)) * (int64_t)sizeof(float);
     return bytes;
 }
 
@@ -153,9 +151,7 @@ static dr_status place_for(entry **out, dr_model *m, const char *name, int64_t b
     dr_controls *cs = m->controls;
     int64_t room = INT64_MAX / 2, model = dr_parts_bytes(m->parts);
     if (m->dev)
-        room = (cs->memory_mb ? cs->memory_mb * MIB
-                              : (int64_t)(dr_dev_describe(m->dev)->memory_bytes / 4 * 3)) -
-               model;
+        room = dr_model_memory(m->dev, cs->memory_mb) - model;
     *out = make_room(cs, room - bytes);
     if (*out)
         return DR_OK;

@@ -116,16 +116,19 @@ static dr_part count(size_t i, const dr_weights *w)
     dr_part p = { .folder = components[i].folder, .tensors = dr_weights_count(w) };
     for (size_t k = 0; k < p.tensors; k++) {
         const dr_weight *t = dr_weights_at(w, k);
-        int64_t n = 1;
-        for (int d = 0; d < t->ndim; d++)
-            n *= t->dim[d];
-        p.parameters += n;
+        p.parameters += dr_weight_count(t);
         p.file_bytes += t->bytes;
         p.f32 += t->type == DR_WEIGHT_F32;
         p.f16 += t->type == DR_WEIGHT_F16;
         p.bf16 += t->type == DR_WEIGHT_BF16;
     }
     return p;
+}
+
+int64_t dr_model_memory(const dr_dev *dev, int64_t memory_mb)
+{
+    return memory_mb ? memory_mb * (int64_t)MIB
+                     : (int64_t)(dr_dev_describe(dev)->memory_bytes / 4 * 3);
 }
 
 int64_t dr_parts_bytes(const dr_part parts[DR_PARTS])

@@ -80,6 +80,9 @@ DR_MUST_USE dr_status dr_model_check(const char *path, dr_err *err);
 bool dr_model_inpaints(const dr_model *m);
 const char *dr_model_family(const dr_model *m);
 
+/* Bytes that weights may take on a device: model.memory_mb, or its default when that is 0.
+ */
+int64_t dr_model_memory(const dr_dev *dev, int64_t memory_mb);
 /* Device memory that these parts' weights take, bytes. */
 int64_t dr_parts_bytes(const dr_part parts[DR_PARTS]);
 /* The same of a folder that is not loaded; reads the files' headers. */

@@ -422,16 +422,10 @@ bool dr_models_make_room(dr_models *ms, int keep)
     return evict_to(ms, keep < 0 ? NULL : at(ms, keep), -1);
 }
 
-static int64_t budget(const dr_models *ms)
-{
-    int64_t set = ms->conf->model.memory_mb * MIB;
-    return set ? set : (int64_t)(dr_dev_describe(ms->dev)->memory_bytes / 4 * 3);
-}
-
 static dr_status load(dr_models *ms, entry *e, void (*progress)(void *ctx, double share),
                       void *ctx, dr_err *err)
 {
-    int64_t need, limit = budget(ms);
+    int64_t need, limit = dr_model_memory(ms->dev, ms->conf->model.memory_mb);
     dr_model *m = NULL;
     dr_status st;
     if (!ms->tested && ms->conf->device.self_test && (st = dr_selftest(ms->dev, err)))

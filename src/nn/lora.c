@@ -374,11 +374,8 @@ static dr_status read_magnitude(const reader *r, dr_lora_module *m, const parts 
         return DR_OK;
     m->magnitude = t;
     m->by_input = !p->t[MAGNITUDE] && dim_of(t, 0) != y->w->out;
-    int64_t count = 1;
-    for (int i = 0; i < t->ndim; i++)
-        count *= t->dim[i];
     if (t->type != DR_WEIGHT_OTHER && t->ndim > 0 &&
-        count == (m->by_input ? y->w->in : y->w->out))
+        dr_weight_count(t) == (m->by_input ? y->w->in : y->w->out))
         return DR_OK;
     return fail_shape(r, t, y, (const int64_t[]){ y->w->out, 1 }, 2);
 }

@@ -34,6 +34,15 @@ typedef struct {
     size_t bytes;
 } dr_weight;
 
+/* Elements of a tensor. */
+static inline int64_t dr_weight_count(const dr_weight *t)
+{
+    int64_t n = 1;
+    for (int i = 0; i < t->ndim; i++)
+        n *= t->dim[i];
+    return n;
+}
+
 typedef struct dr_weights dr_weights;
 
 /* Open one file. */
