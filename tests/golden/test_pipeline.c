@@ -47,24 +47,11 @@ static int teardown(void **state)
 
 /* --- running a job --- */
 
-static dr_status try_run(dr_model *m, const dr_job *job, outcome *o, dr_err *err)
-{
-    dr_plan plan;
-    dr_run_stats stats;
-    const dr_observer obs = outcome_observer(o);
-    dr_status st = dr_plan_make(&plan, m, job, err);
-    if (st)
-        return st;
-    st = dr_pipeline_run(m, job, &plan, &obs, &stats, err);
-    outcome_check(o, job, &stats, st);
-    return st;
-}
-
 static outcome run(golden *g, dr_model *m, const dr_job *job)
 {
     dr_err err = { 0 };
     outcome o = { .g = g };
-    if (try_run(m, job, &o, &err))
+    if (outcome_try(m, job, &o, &err))
         fail_msg("%s, %lld steps: %s", dr_sampler_name(job->sampler), (long long)job->steps,
                  err.message);
     return o;
@@ -264,7 +251,7 @@ static void stops_within_one_step(void **state)
     dr_job job = small_job(f);
     dr_err err = { 0 };
     outcome o = { .g = f->g, .stop_after = 2 };
-    assert_int_equal(try_run(f->model, &job, &o, &err), DR_ESTOPPED);
+    assert_int_equal(outcome_try(f->model, &job, &o, &err), DR_ESTOPPED);
     assert_int_equal(o.last.step, 2);
     assert_int_equal(o.pictures, 0);
     run(f->g, f->model, &job); /* and the next job is not disturbed */
@@ -324,7 +311,7 @@ static void nan_is_a_failure_not_a_picture(void **state)
         dr_job job = small_job(f);
         dr_err err = { 0 };
         outcome o = { .g = f->g };
-        dr_status st = try_run(m, &job, &o, &err);
+        dr_status st = outcome_try(m, &job, &o, &err);
         dr_model_close(m);
         if (st != DR_ENUMERIC || !strstr(err.message, places[i][2]))
             fail_msg("%s: status %s, message %s", places[i][1], dr_status_name(st),

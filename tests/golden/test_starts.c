@@ -131,24 +131,11 @@ static dr_job start_job(golden *g, const dr_json *item)
     return job;
 }
 
-static dr_status try_run(dr_model *m, const dr_job *job, outcome *o, dr_err *err)
-{
-    dr_plan plan;
-    dr_run_stats stats;
-    const dr_observer obs = outcome_observer(o);
-    dr_status st = dr_plan_make(&plan, m, job, err);
-    if (st)
-        return st;
-    st = dr_pipeline_run(m, job, &plan, &obs, &stats, err);
-    outcome_check(o, job, &stats, st);
-    return st;
-}
-
 static outcome run(fixture *f, int model, const dr_job *job)
 {
     dr_err err = { 0 };
     outcome o = { .g = f->g };
-    if (try_run(f->model[model], job, &o, &err))
+    if (outcome_try(f->model[model], job, &o, &err))
         fail_msg("%s, strength %g: %s", dr_sampler_name(job->sampler), job->init.strength,
                  err.message);
     return o;

@@ -148,3 +148,16 @@ dr_job golden_job(const dr_json *item)
         assert_true(++job.schedule < DR_SCHEDULES);
     return job;
 }
+
+dr_status outcome_try(dr_model *m, const dr_job *job, outcome *o, dr_err *err)
+{
+    dr_plan plan;
+    dr_run_stats stats;
+    const dr_observer obs = outcome_observer(o);
+    dr_status st = dr_plan_make(&plan, m, job, err);
+    if (st)
+        return st;
+    st = dr_pipeline_run(m, job, &plan, &obs, &stats, err);
+    outcome_check(o, job, &stats, st);
+    return st;
+}

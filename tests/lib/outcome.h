@@ -48,6 +48,9 @@ static inline size_t outcome_bytes(const outcome *o)
 void outcome_check(const outcome *o, const dr_job *job, const dr_run_stats *stats,
                    dr_status st);
 
+/* Plan and run a job by itself, and check what every run promises. */
+dr_status outcome_try(dr_model *m, const dr_job *job, outcome *o, dr_err *err);
+
 /* The model folder, opened on g's device. */
 dr_model *golden_model(golden *g, const char *path);
 

@@ -4,6 +4,7 @@
 /* What the tests of src/job/ share: decode one job in one of the three shapes. */
 
 #include "base/buf.h"
+#include "base/rng.h"
 #include "job/decode.h"
 
 #include <setjmp.h>
@@ -77,6 +78,28 @@ static inline dr_status decode_plain(fixture *t, ...)
     }
     va_end(ap);
     return decode(t, fields, n);
+}
+
+/* text with one to three of its bytes taken out, put in or replaced from alphabet, into b,
+ * which has room for three more; the i-th of the series `key`. → bytes */
+static inline size_t mutate(char *b, const char *text, const char *alphabet, uint32_t i,
+                            uint32_t key)
+{
+    size_t n = strlen(text), letters = strlen(alphabet);
+    uint32_t r[4];
+    memcpy(b, text, n);
+    for (uint32_t k = 0; k <= i % 3; k++) {
+        dr_philox4x32(r, (uint32_t[]){ i, k, 0, 0 }, (uint32_t[]){ key, 0 });
+        size_t at = r[0] % n;
+        if (r[1] % 8 == 0) {
+            memmove(b + at, b + at + 1, --n - at);
+        } else {
+            if (r[1] % 8 == 1)
+                memmove(b + at + 1, b + at, n++ - at);
+            b[at] = alphabet[r[2] % letters];
+        }
+    }
+    return n;
 }
 
 static inline void assert_fails(const fixture *t, dr_status st, const char *field,

@@ -1,7 +1,6 @@
-#include "test_job.h"
+#include "test_job_pack.h"
 
 #include <math.h>
-#include <msgpack.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -131,18 +130,6 @@ static double read_number(const dr_job *job, kind k, size_t offset)
     if (k == FLOAT)
         return *(const double *)at;
     return k == BOOL ? (double)*(const bool *)at : (double)*(const int *)at;
-}
-
-static int write_buf(void *buf, const char *p, size_t n)
-{
-    dr_buf_put(buf, p, n);
-    return 0;
-}
-
-static void pack_text(msgpack_packer *pk, const char *text)
-{
-    msgpack_pack_str(pk, strlen(text));
-    msgpack_pack_str_body(pk, text, strlen(text));
 }
 
 static bool is_word(kind k, const char *value)

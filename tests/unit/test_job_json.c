@@ -212,21 +212,7 @@ static void test_mutations(void **state)
     char b[512];
     int accepted = 0;
     for (uint32_t i = 0; i < 200000; i++) {
-        size_t n = sizeof valid - 1;
-        uint32_t r[4];
-        memcpy(b, valid, n);
-        for (uint32_t k = 0; k <= i % 3; k++) {
-            dr_philox4x32(r, (uint32_t[]){ i, k, 0, 0 }, (uint32_t[]){ 99, 0 });
-            size_t at = r[0] % n;
-            if (r[1] % 8 == 0) {
-                memmove(b + at, b + at + 1, --n - at);
-            } else if (r[1] % 8 == 1) {
-                memmove(b + at + 1, b + at, n++ - at);
-                b[at] = alphabet[r[2] % (sizeof alphabet - 1)];
-            } else {
-                b[at] = alphabet[r[2] % (sizeof alphabet - 1)];
-            }
-        }
+        size_t n = mutate(b, valid, alphabet, i, 99);
         if (decode_as(t, "json", b, n) == DR_OK) {
             accepted++;
             assert_meta_is_stable(t);

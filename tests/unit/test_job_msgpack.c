@@ -1,26 +1,13 @@
-#include "test_job.h"
+#include "test_job_pack.h"
 
 #include "base/mem.h"
 #include "base/rng.h"
 #include "job/msgpack.h"
 
-#include <msgpack.h>
 #include <stdio.h>
 
 /* Hostile msgpack: whatever the bytes are, the answer is a job or an error that says what
  * is wrong, and nothing large is allocated for a small message. */
-
-static int write_buf(void *buf, const char *p, size_t n)
-{
-    dr_buf_put(buf, p, n);
-    return 0;
-}
-
-static void pack_text(msgpack_packer *pk, const char *text)
-{
-    msgpack_pack_str(pk, strlen(text));
-    msgpack_pack_str_body(pk, text, strlen(text));
-}
 
 static const char jpeg[8] = "\xff\xd8\xff\xe0\0\x10JF";
 

@@ -1,11 +1,10 @@
-#include "test_job.h"
+#include "test_job_pack.h"
 
 #include "base/mem.h"
 #include "base/rng.h"
 #include "job/base64.h"
 #include "job/picture.h"
 
-#include <msgpack.h>
 #include <stdio.h>
 
 /* Pictures that come with a job: every shape, every name, every limit; and base64. */
@@ -103,18 +102,6 @@ static void test_base64_there_and_back(void **state)
 }
 
 /* --- Shapes -------------------------------------------------------------------------- */
-
-static int write_buf(void *buf, const char *p, size_t n)
-{
-    dr_buf_put(buf, p, n);
-    return 0;
-}
-
-static void pack_text(msgpack_packer *pk, const char *text)
-{
-    msgpack_pack_str(pk, strlen(text));
-    msgpack_pack_str_body(pk, text, strlen(text));
-}
 
 static dr_status decode_bin(fixture *t, const char *name, const char *p, size_t n)
 {

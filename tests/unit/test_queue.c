@@ -12,51 +12,22 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
+#include "../lib/server.h"
+
 typedef struct {
-    char dir[64], socket[96], url[128];
-    pid_t pid;
-    dr_conf conf;
-    dr_redis *raw;   /* looks at the keys from outside */
+    server s;
     dr_queue *a, *b; /* two workers */
 } fixture;
-
-/* --- the server --- */
-
-static void start_server(fixture *f)
-{
-    f->pid = fork();
-    assert_true(f->pid >= 0);
-    if (f->pid == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        if (!freopen("/dev/null", "w", stdout))
-            _exit(126);
-        execlp("redis-server", "redis-server", "--port", "0", "--unixsocket", f->socket,
-               "--save", "", "--appendonly", "no", "--dir", f->dir, (char *)NULL);
-        _exit(127);
-    }
-    for (int i = 0; i < 200 && access(f->socket, W_OK); i++)
-        dr_sleep_ms(25);
-}
 
 static int setup(void **state)
 {
     static fixture f;
     dr_err err = { 0 };
-    f = (fixture){ .dir = "/tmp/darkroom-test-XXXXXX" };
-    if (!mkdtemp(f.dir))
-        return -1;
-    snprintf(f.socket, sizeof f.socket, "%s/redis.sock", f.dir);
-    snprintf(f.url, sizeof f.url, "unix://%s", f.socket);
-    start_server(&f);
-    assert_int_equal(dr_conf_init(&f.conf, &err), DR_OK);
-    assert_int_equal(dr_conf_set(&f.conf, "redis.url", f.url, &err), DR_OK);
-    assert_int_equal(dr_conf_set(&f.conf, "lease.ms", "1000", &err), DR_OK);
-    assert_int_equal(dr_conf_set(&f.conf, "queue.block_ms", "300", &err), DR_OK);
-    assert_int_equal(dr_redis_new(&f.raw, &f.conf, &err), DR_OK);
+    server_start(&f.s);
+    assert_int_equal(dr_conf_set(&f.s.conf, "lease.ms", "1000", &err), DR_OK);
+    assert_int_equal(dr_conf_set(&f.s.conf, "queue.block_ms", "300", &err), DR_OK);
     *state = &f;
     return 0;
 }
@@ -64,40 +35,14 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     fixture *f = *state;
-    dr_redis_free(f->raw);
-    dr_conf_free(&f->conf);
-    kill(f->pid, SIGKILL);
-    waitpid(f->pid, NULL, 0);
-    unlink(f->socket);
-    return rmdir(f->dir);
+    server_stop(&f->s);
+    return 0;
 }
 
-/* --- looking at it from outside --- */
-
-/* One command of words without blanks; the reply as text or number in buf. */
+/* Look at it from outside. */
 static const char *ask(fixture *f, const char *line)
 {
-    static char buf[4096];
-    char words[512];
-    dr_cmd c = { 0 };
-    dr_reply *reply = NULL;
-    dr_err err = { 0 };
-    snprintf(words, sizeof words, "%s", line);
-    for (char *p = words, *next; p; p = next) {
-        if ((next = strchr(p, ' ')))
-            *next++ = 0;
-        dr_cmd_str(&c, p);
-    }
-    if (dr_redis_call(f->raw, &c, 0, &reply, &err))
-        snprintf(buf, sizeof buf, "%s", err.message);
-    else if (dr_reply_type(reply) == DR_REPLY_INT)
-        snprintf(buf, sizeof buf, "%lld", (long long)dr_reply_int(reply));
-    else if (dr_reply_type(reply) == DR_REPLY_ARRAY)
-        snprintf(buf, sizeof buf, "[%zu]", dr_reply_count(reply));
-    else
-        snprintf(buf, sizeof buf, "%s", dr_reply_text(reply, NULL));
-    dr_reply_free(reply);
-    return buf;
+    return server_ask(&f->s, line);
 }
 
 static int test_setup(void **state)
@@ -106,8 +51,8 @@ static int test_setup(void **state)
     dr_err err = { 0 };
     ask(f, "FLUSHALL");
     ask(f, "SCRIPT FLUSH");
-    assert_int_equal(dr_queue_open(&f->a, &f->conf, "a", &err), DR_OK);
-    assert_int_equal(dr_queue_open(&f->b, &f->conf, "b", &err), DR_OK);
+    assert_int_equal(dr_queue_open(&f->a, &f->s.conf, "a", &err), DR_OK);
+    assert_int_equal(dr_queue_open(&f->b, &f->s.conf, "b", &err), DR_OK);
     return 0;
 }
 
@@ -678,7 +623,7 @@ static void refused_credentials_are_fatal(void **state)
     dr_queue *q = NULL;
     dr_claim c;
     ask(f, "CONFIG SET requirepass secret");
-    assert_int_equal(dr_queue_open(&q, &f->conf, "c", &err), DR_OK);
+    assert_int_equal(dr_queue_open(&q, &f->s.conf, "c", &err), DR_OK);
     assert_int_not_equal(dr_queue_claim(q, DR_OWN_NONE, NULL, 0, &c, &err), DR_OK);
     assert_true(dr_redis_fatal(&err));
     assert_non_null(strstr(err.message, "NOAUTH"));
@@ -691,7 +636,7 @@ static void bad_names_are_refused(void **state)
     fixture *f = *state;
     dr_err err = { 0 };
     dr_queue *q = NULL;
-    assert_int_equal(dr_queue_open(&q, &f->conf, "two words", &err), DR_EINVAL);
+    assert_int_equal(dr_queue_open(&q, &f->s.conf, "two words", &err), DR_EINVAL);
     assert_string_equal(err.field, "worker.name");
     assert_null(q);
 }
