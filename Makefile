@@ -118,6 +118,7 @@ install: all ## install to PREFIX (default /usr/local)
 	install -D -m 644 config/darkroom.conf $(DESTDIR)$(PREFIX)/share/darkroom/darkroom.conf
 	mkdir -p $(DESTDIR)$(PREFIX)/share/darkroom/demo-model
 	cp -R contrib/demo-model/model/. $(DESTDIR)$(PREFIX)/share/darkroom/demo-model
+	cp -R contrib/demo-model/lora $(DESTDIR)$(PREFIX)/share/darkroom/demo-model
 
 clean: ## remove what was built
 	rm -rf build

@@ -2,6 +2,8 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "dev/dev.h"
+#include "diffusion/loras.h"
 
 #include <math.h>
 
@@ -19,7 +21,8 @@ static bool same_pass(const dr_batch_task *a, const dr_batch_task *b)
            p->guided_end == q->guided_end && p->text_chunks == q->text_chunks &&
            a->job->clip_skip == b->job->clip_skip && a->job->tiling == b->job->tiling &&
            p->first == q->first && a->job->task == b->job->task && !a->job->n_controls &&
-           !b->job->n_controls;
+           !b->job->n_controls &&
+           dr_loras_equal(a->job->loras, a->job->n_loras, b->job->loras, b->job->n_loras);
 }
 
 int dr_tasks_span(const dr_batch_task *tasks, int n)
@@ -210,7 +213,10 @@ dr_status dr_batch_open(dr_batch *b, dr_model *m, dr_batch_task *tasks, int n, d
                      .repaints = dr_mask_given(first->job) && !dr_model_inpaints(m) };
     m->run.wrap = first->job->tiling;
     dr_status st = make_steps(m, plan, err);
-    if (st || (st = dr_controls_take(m, first->job, b->control, &b->n_controls, err)))
+    if (st ||
+        (st = dr_loras_check(m, first->job->loras, first->job->n_loras, &b->lora_bytes,
+                             err)) ||
+        (st = dr_controls_take(m, first->job, b->control, &b->n_controls, err)))
         return st;
     b->steps = m->steps.count;
     choose_guides(b, first->job, plan->cfg_scale);
@@ -239,6 +245,30 @@ static dr_status reserve_host(dr_batch *b, dr_err *err)
     return dr_model_reserve(b->m, dr_start_floats(b), pixels * 3, err);
 }
 
+/* --- LoRAs --- */
+
+static void note_unmatched(dr_reading *r, const dr_lora_count *file)
+{
+    if (file->unmatched)
+        dr_note(r, "%lld of the %lld keys of %s have no place in this model; first %s",
+                (long long)file->unmatched, (long long)(file->matched + file->unmatched),
+                file->name, file->first_unmatched);
+}
+
+/* Give the model the weights that all jobs of the batch ask for. */
+static dr_status apply_loras(dr_batch *b, dr_err *err)
+{
+    const dr_job *job = b->job[0].t->job;
+    dr_lora_report report;
+    dr_status st = dr_loras_apply(b->m, job->loras, job->n_loras, &report, err);
+    for (int k = 0; k < b->n_jobs && !st; k++) {
+        b->job[k].reading.field = "loras";
+        for (int i = 0; i < report.n; i++)
+            note_unmatched(&b->job[k].reading, &report.file[i]);
+    }
+    return st;
+}
+
 /* --- groups --- */
 
 bool dr_group_choose(dr_batch *b)
@@ -258,12 +288,24 @@ bool dr_group_choose(dr_batch *b)
     return b->n_rows > 0;
 }
 
+/* Memory for the group's activations, also what unused LoRA sets hold. */
+static dr_status reserve(dr_batch *b, size_t peak_bytes, dr_err *err)
+{
+    dr_model *m = b->m;
+    uint64_t others = (uint64_t)(dr_loras_bytes(m) - b->lora_bytes);
+    if (dr_group_memory(b, peak_bytes) + others > dr_dev_describe(m->dev)->memory_bytes)
+        dr_loras_make_room(m);
+    dr_status st = dr_run_reserve(b->r, peak_bytes, err);
+    return st == DR_ENOMEM && dr_loras_make_room(m) ? dr_run_reserve(b->r, peak_bytes, err)
+                                                    : st;
+}
+
 static void run_group(dr_batch *b)
 {
     dr_run *r = b->r;
     dr_err err = { 0 };
     size_t peak_bytes;
-    if (!dr_group_fit(b, &peak_bytes, &err) && !dr_run_reserve(r, peak_bytes, &err)) {
+    if (!dr_group_fit(b, &peak_bytes, &err) && !reserve(b, peak_bytes, &err)) {
         dr_run_reset(r, false);
         dr_group_run(b);
         b->done_flops += r->flops;
@@ -291,6 +333,8 @@ static void run_span(dr_model *m, dr_batch_task *tasks, int n)
     dr_status st = dr_batch_open(&b, m, tasks, n, &err);
     if (!st)
         st = reserve_host(&b, &err);
+    if (!st)
+        st = apply_loras(&b, &err);
     for (int i = 0; i < n && st; i++) {
         if (tasks[i].err.code)
             continue;

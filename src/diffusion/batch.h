@@ -79,6 +79,7 @@ typedef struct {
                                                         of hist */
     dr_control_use control[DR_CONTROLS_MAX]; /* of the only job; hints are the group's */
     int n_controls;
+    int64_t lora_bytes;               /* of the weights' copies with the jobs' LoRAs */
     dr_tensor init, init_noise, mask; /* where the batch repaints: the pictures' latents,
                                          their first noise, [n_rows, h, w, 1] */
     dr_tensor cond; /* what an inpainting UNet reads beside x: [n_rows, h, w, c + 1] */
@@ -112,6 +113,9 @@ int dr_tasks_span(const dr_batch_task *tasks, int n);
 /* plan.c: cut the group to the rows that fit the device's memory; *peak_bytes is what they
  * need. DR_ENOMEM when not even one does. b->flops tells their work. */
 DR_MUST_USE dr_status dr_group_fit(dr_batch *b, size_t *peak_bytes, dr_err *err);
+
+/* Device memory of the whole with such a group: weights, LoRAs, ControlNets too. */
+uint64_t dr_group_memory(const dr_batch *b, size_t peak_bytes);
 
 /* pipeline.c: the way of a group, from texts to pictures; dry: one step, one picture. Ends
  * the jobs whose last picture it makes, that are stopped or that fail. */

@@ -124,6 +124,11 @@ static bool digest_of(char out[32], const dr_batch *b, const dr_batch_job *j)
                 dr_hash_str(h, j->prompt[g].text[i].keys[k].hex);
     dr_hash_add(h, whole, sizeof whole);
     dr_hash_add(h, real, sizeof real);
+    for (int i = 0; i < job->n_loras; i++) {
+        dr_hash_str(h, job->loras[i].name);
+        dr_hash_add(h, &job->loras[i].strength, sizeof job->loras[i].strength);
+        dr_hash_add(h, &job->loras[i].text_strength, sizeof job->loras[i].text_strength);
+    }
     for (int i = 0; i < b->n_controls; i++)
         dr_control_hash(h, &b->control[i]);
     add_picture(h, &job->init.image);

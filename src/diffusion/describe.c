@@ -25,7 +25,15 @@ static void describe_start(dr_buf *out, const dr_job *job)
 void dr_parameters_text(dr_buf *out, const dr_model *m, const dr_job *job,
                         const dr_plan *plan, int64_t index)
 {
-    dr_buf_printf(out, "%s\n", job->prompt);
+    dr_buf_puts(out, job->prompt);
+    for (int i = 0; i < job->n_loras; i++) {
+        const dr_lora_ref *l = &job->loras[i];
+        dr_buf_printf(out, " <lora:%s:%g", l->name, l->strength);
+        if (l->text_strength < l->strength || l->text_strength > l->strength)
+            dr_buf_printf(out, ":%g", l->text_strength);
+        dr_buf_puts(out, ">");
+    }
+    dr_buf_puts(out, "\n");
     if (*job->negative_prompt)
         dr_buf_printf(out, "Negative prompt: %s\n", job->negative_prompt);
     dr_buf_printf(out,

@@ -88,7 +88,8 @@ static dr_status fail_unknown(const char *dir, const dr_lora_item *w, dr_err *er
         dr_buf_printf(&text, "%s%s", i ? ", " : "", names[i]);
     if (n > LISTED_MAX)
         dr_buf_printf(&text, " and %zu more", n - LISTED_MAX);
-    dr_status st = dr_fail_field(err, DR_ENOTFOUND, field, "no LoRA \"%s\"; %s%s", w->name,
+    dr_status st = dr_fail_field(err, DR_ENOTFOUND, field, "%s \"%s\": no such LoRA; %s%s",
+                                 field, w->name,
                                  n      ? "there are: "
                                  : *dir ? "lora.dir holds none"
                                         : "lora.dir is not set",

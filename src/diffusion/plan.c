@@ -1,6 +1,7 @@
 #include "diffusion/batch.h"
 
 #include "dev/dev.h"
+#include "diffusion/loras.h"
 #include "diffusion/noise.h"
 
 #include <math.h>
@@ -29,7 +30,6 @@ static dr_status refuse_unbuilt(const dr_job *job, dr_err *err)
         bool asked;
     } parts[] = {
         { "hires", job->hires.scale > 1 },
-        { "loras", job->n_loras },
         { "sigmas", job->n_sigmas },
         { "timesteps", job->n_timesteps },
         { "output.format", job->output.format != DR_FORMAT_WEBP },
@@ -47,6 +47,12 @@ static dr_status refuse_unbuilt(const dr_job *job, dr_err *err)
 
 /* --- memory --- */
 
+uint64_t dr_group_memory(const dr_batch *b, size_t peak_bytes)
+{
+    return (uint64_t)peak_bytes + (uint64_t)b->lora_bytes +
+           dr_controls_bytes(b->m->controls) + (b->m->dev ? dr_pool_bytes(b->m->pool) : 0);
+}
+
 /* Run the first n rows of the group dry: *err says how it went. DR_ENOMEM: they are too
  * many, or too large. */
 static dr_status measure(dr_batch *b, int n, size_t *peak_bytes, dr_err *err)
@@ -60,8 +66,7 @@ static dr_status measure(dr_batch *b, int n, size_t *peak_bytes, dr_err *err)
     if (err->code)
         return err->code;
     uint64_t have = m->dev ? dr_dev_describe(m->dev)->memory_bytes : UINT64_MAX;
-    uint64_t need = (uint64_t)*peak_bytes + dr_controls_bytes(m->controls) +
-                    (m->dev ? dr_pool_bytes(m->pool) : 0);
+    uint64_t need = dr_group_memory(b, *peak_bytes);
     if (need <= have)
         return DR_OK;
     return dr_fail(err, DR_ENOMEM,
@@ -189,7 +194,7 @@ bool dr_jobs_batch(const dr_job *a, const dr_job *b)
            guidance_of(a) == guidance_of(b) && a->cfg_start == b->cfg_start &&
            a->cfg_end == b->cfg_end && a->perp_neg == b->perp_neg &&
            a->clip_skip == b->clip_skip && a->tiling == b->tiling && !a->n_controls &&
-           !b->n_controls;
+           !b->n_controls && dr_loras_equal(a->loras, a->n_loras, b->loras, b->n_loras);
 }
 
 /* Whole jobs in the first `rows` pictures; the first one counts even if it must be split.

@@ -453,7 +453,8 @@ static void unknown_names_get_the_list(void **state)
     fixture *f = *state;
     const dr_lora_ref loras[] = { { "peft", 1, 1 }, { "Peft", 1, 1 } };
     assert_refused(f, loras, 2, DR_ENOTFOUND, "loras[1].name",
-                   "no LoRA \"Peft\"; there are: dora-peft, dora-scales, kohya, locon, "
+                   "loras[1].name \"Peft\": no such LoRA; there are: dora-peft, "
+                   "dora-scales, kohya, locon, "
                    "loha, lokr, peft, processors, stages");
 }
 
@@ -527,7 +528,8 @@ static double filled(const outcome *o)
     return (double)inside / (double)n;
 }
 
-static double draw(golden *g, dr_model *m, const char *prompt, uint64_t seed)
+static double draw(golden *g, dr_model *m, const char *prompt, const dr_lora_ref *lora,
+                   uint64_t seed)
 {
     dr_plan plan;
     dr_run_stats stats;
@@ -540,7 +542,9 @@ static double draw(golden *g, dr_model *m, const char *prompt, uint64_t seed)
                          .seed = seed,
                          .steps = 15,
                          .cfg_scale = 5,
-                         .eta = NAN };
+                         .eta = NAN,
+                         .loras = { *lora },
+                         .n_loras = 1 };
     if (dr_plan_make(&plan, m, &job, &err) ||
         dr_pipeline_run(m, &job, &plan, &obs, &stats, &err))
         fail_msg("%s", err.message);
@@ -562,10 +566,11 @@ static void the_demo_draws_outlines(void **state)
     for (size_t i = 0; i < DR_COUNT(prompts); i++)
         for (size_t s = 0; s < DR_COUNT(strengths); s++) {
             const dr_lora_ref lora = { names[i], strengths[s], NAN };
-            dr_lora_report report = apply(&demo, &lora, 1);
-            double share = draw(g, demo.model, prompts[i], 3 + i);
+            double share = draw(g, demo.model, prompts[i], &lora, 3 + i);
             print_message("%s at %g: %.2f filled\n", names[i], strengths[s], share);
             assert_true(strengths[s] == 0 ? share > 0.8 : share < 0.3);
+            dr_lora_report report = apply(&demo, &lora, 1);
+            assert_false(report.merged);
             assert_int_equal(report.n, strengths[s] != 0);
             if (report.n) {
                 assert_int_equal(report.file[0].matched, i ? 252 : 168);
