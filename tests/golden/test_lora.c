@@ -500,6 +500,90 @@ static void other_shapes_are_refused(void **state)
     dr_model_close(other.model);
 }
 
+/* --- jobs --- */
+
+static dr_job small_job(const dr_lora_ref *lora)
+{
+    dr_job job = { .prompt = "a castle",
+                   .negative_prompt = "",
+                   .n = 1,
+                   .seed = 5,
+                   .steps = 2,
+                   .cfg_scale = 4,
+                   .eta = NAN };
+    if (lora)
+        job.loras[job.n_loras++] = *lora;
+    return job;
+}
+
+/* Jobs of other sets, and of none, given in one call: each comes out as alone. */
+static void sets_do_not_mix_in_a_batch(void **state)
+{
+    fixture *f = *state;
+    const dr_lora_ref peft = { "peft", 1, 1 }, loha = { "loha", 0.5, 1 };
+    const dr_lora_ref *const sets[] = { NULL, &peft, &peft, &loha, NULL };
+    enum { N = DR_COUNT(sets) };
+    dr_job job[N];
+    outcome together[N] = { 0 };
+    dr_observer obs[N];
+    dr_batch_task tasks[N] = { 0 };
+    for (int i = 0; i < N; i++) {
+        job[i] = small_job(sets[i]);
+        together[i].g = f->g;
+        obs[i] = outcome_observer(&together[i]);
+        tasks[i] = (dr_batch_task){ .job = &job[i], .obs = &obs[i] };
+        assert_int_equal(dr_jobs_batch(&job[0], &job[i]), !sets[i]);
+    }
+    assert_true(dr_jobs_batch(&job[1], &job[2]));
+    assert_true(dr_batch_plan(f->model, tasks, N) > 0);
+    dr_batch_run(f->model, tasks, N);
+    for (int i = 0; i < N; i++) {
+        outcome alone = { .g = f->g };
+        const dr_observer own = outcome_observer(&alone);
+        dr_batch_task t = { .job = &job[i], .obs = &own };
+        assert_int_equal(tasks[i].err.code, DR_OK);
+        assert_int_equal(dr_batch_plan(f->model, &t, 1), 1);
+        dr_batch_run(f->model, &t, 1);
+        assert_int_equal(t.err.code, DR_OK);
+        assert_true(golden_l2(together[i].latents, alone.latents, alone.n_latents) < 1e-5);
+    }
+    assert_true(golden_l2(together[0].latents, together[1].latents, together[0].n_latents) >
+                0.01);
+}
+
+/* A file with a key that means nothing here: the picture is made, the client is told. */
+static void keys_without_a_place_are_told(void **state)
+{
+    fixture *f = *state;
+    char dir[] = "/tmp/darkroom-lora.XXXXXX", path[DR_PATH_MAX];
+    dr_buf file = { 0 };
+    uint64_t length;
+    assert_non_null(mkdtemp(dir));
+    assert_int_equal(
+        dr_file_read("tests/golden/lora/loha.safetensors", 1 << 20, &file, NULL), DR_OK);
+    memcpy(&length, file.data, sizeof length); /* the header's; names keep their length */
+    char *key = memmem(file.data, (size_t)length, "_attn1_to_q.alpha", 17);
+    assert_non_null(key);
+    memcpy(key, "_attn7", 6);
+    assert_int_equal(dr_path_join(path, dir, "odd.safetensors", NULL), DR_OK);
+    assert_int_equal(dr_file_write(path, file.data, file.len, NULL), DR_OK);
+    fixture other = with_folder(f, dir);
+    const dr_lora_ref odd = { "odd", 1, 1 };
+    dr_job job = small_job(&odd);
+    outcome o = { .g = f->g };
+    const dr_observer obs = outcome_observer(&o);
+    dr_batch_task t = { .job = &job, .obs = &obs };
+    assert_int_equal(dr_batch_plan(other.model, &t, 1), 1);
+    dr_batch_run(other.model, &t, 1);
+    assert_int_equal(t.err.code, DR_OK);
+    assert_int_equal(o.warnings, 1);
+    if (!strstr(o.warning, "loras: 1 of the ") || !strstr(o.warning, "_attn7_to_q.alpha"))
+        fail_msg("%s", o.warning);
+    dr_model_close(other.model);
+    dr_buf_free(&file);
+    golden_remove_model(dir);
+}
+
 /* --- the demo's LoRA --- */
 
 /* Share of the shape's box that is unlike the background, without the outer quarters: 1
@@ -601,6 +685,8 @@ int main(void)
         cmocka_unit_test(strengths_have_bounds),
         cmocka_unit_test(a_failure_leaves_the_base),
         cmocka_unit_test(other_shapes_are_refused),
+        cmocka_unit_test(sets_do_not_mix_in_a_batch),
+        cmocka_unit_test(keys_without_a_place_are_told),
         cmocka_unit_test(the_demo_draws_outlines),
     };
     return cmocka_run_group_tests_name("lora", tests, setup, teardown);
