@@ -143,6 +143,8 @@ dr_status dr_png_read(dr_stored *out, const uint8_t *p, size_t n,
         code = spng_decode_image(spng, out->image.px, dr_image_bytes(&out->image),
                                  s.alpha ? SPNG_FMT_RGBA8 : SPNG_FMT_RGB8,
                                  s.alpha ? SPNG_DECODE_TRNS : 0);
+    if (!code) /* the last rows may be there before the checksum behind them */
+        code = spng_decode_chunks(spng);
     spng_ctx_free(spng);
     return code ? from_spng(code, err) : DR_OK;
 }

@@ -413,6 +413,24 @@ static void mend(uint8_t *p, size_t n)
     }
 }
 
+/* Every byte of a PNG's pixels counts, also those behind what the last row needs. */
+static void test_checksums(void **state)
+{
+    (void)state;
+    dr_buf file = picture_file("rgb8-text.png");
+    uint8_t *idat = memmem(file.data, file.len, "IDAT", 4);
+    size_t first = (size_t)(idat - (uint8_t *)file.data) + 4, n = 0;
+    for (int i = -8; i < -4; i++)
+        n = n << 8 | idat[4 + i];
+    for (size_t i = first; i < first + n + 4; i++) {
+        file.data[i] ^= 1;
+        refuse("a bit of the pixels", file.data, file.len, NULL, "png: ");
+        file.data[i] ^= 1;
+    }
+    assert_true(n > 100);
+    dr_buf_free(&file);
+}
+
 static void test_damaged(void **state)
 {
     (void)state;
@@ -461,7 +479,8 @@ int main(void)
         cmocka_unit_test(test_exif),           cmocka_unit_test(test_truncated),
         cmocka_unit_test(test_other_formats),  cmocka_unit_test(test_animated),
         cmocka_unit_test(test_headers),        cmocka_unit_test(test_broken_jpeg),
-        cmocka_unit_test(test_trailing_bytes), cmocka_unit_test(test_damaged),
+        cmocka_unit_test(test_trailing_bytes), cmocka_unit_test(test_checksums),
+        cmocka_unit_test(test_damaged),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
