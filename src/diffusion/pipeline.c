@@ -244,6 +244,8 @@ static void encode_pictures(dr_batch *b)
     if (b->pictures)
         tell_all(b);
     dr_start_encode(b);
+    for (int i = 0; i < b->n_jobs && !b->r->dry && !failed(b); i++)
+        b->job[i].encoded |= b->job[i].in_group;
 }
 
 /* --- steps --- */

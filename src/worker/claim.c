@@ -406,8 +406,30 @@ static void send_batch(dr_worker *w)
     dr_mail_put(&w->to_engine, &(dr_note){ .kind = DR_NOTE_BATCH });
 }
 
+/* Read what the batch's jobs name by keys; those with bad pictures leave it. False: Redis
+ * is not there, or nothing is left. */
+static bool fetch_pictures(dr_worker *w)
+{
+    int to = 0;
+    bool there = true;
+    for (int i = 0; i < w->batch.n; i++) {
+        dr_slot *s = w->batch.slots[i];
+        there = there && dr_inputs_fetch(w, s);
+        if (!s->err.code) {
+            w->batch.slots[to++] = s;
+            continue;
+        }
+        w->batch.images -= s->job->n;
+        s->state = DR_SLOT_ENDED;
+    }
+    w->batch.n = to;
+    return there && to;
+}
+
 static void fill_batch(dr_worker *w)
 {
+    if (!fetch_pictures(w))
+        return;
     dr_slot *first = w->batch.slots[0];
     if (first->start.attempt > 1 && !first->resume && w->conf->checkpoint.max_mb &&
         !read_checkpoint(w, first))
@@ -416,6 +438,8 @@ static void fill_batch(dr_worker *w)
         gather(w);
     if (dr_slot_find(w, DR_SLOT_CLAIMED))
         return; /* Redis went away: it joins this batch, or nobody would ever run it */
+    if (!fetch_pictures(w))
+        return;
     if (is_full(w) || first->resume || dr_now_s() >= w->gather_until_s)
         send_batch(w);
 }

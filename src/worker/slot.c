@@ -51,6 +51,7 @@ void dr_slot_clear(dr_worker *w, dr_slot *s)
     dr_buf_free(&s->checkpoint);
     dr_claim_free(&s->claim);
     dr_reply_free(s->resume);
+    dr_inputs_free(s);
     dr_arena_reset(s->mem);
     s->job = NULL;
     s->resume = NULL;

@@ -27,6 +27,7 @@
 #define DR_SLOTS               (2 * DR_BATCH_MAX) /* one batch runs while the last is stored */
 #define DR_WORKER_NAME         128
 #define DR_WEBP_PREVIEW_EFFORT 0
+#define DR_INPUTS_MAX          (2 + DR_CONTROLS_MAX) /* pictures that a job may bring */
 
 typedef enum {
     DR_SLOT_FREE,
@@ -69,13 +70,14 @@ struct dr_slot {
     dr_plan plan;
     dr_run_stats stats;
     double load_s;
-    double deadline_s; /* when the run takes too long; 0: never */
-    dr_reply *resume;  /* the checkpoint to go on from; NULL: none */
-    dr_buf checkpoint; /* the one that this run leaves */
-    dr_err err;        /* of decode, plan or run; code DR_OK: succeeded */
-    const char *code;  /* of a failure that is no dr_status: "timeout"; NULL: err's name */
-    bool passing;      /* the failure may pass: try again */
-    bool unwanted;     /* planned, but does not fit the batch: to be handed back */
+    double deadline_s;               /* when the run takes too long; 0: never */
+    dr_reply *resume;                /* the checkpoint to go on from; NULL: none */
+    dr_buf checkpoint;               /* the one that this run leaves */
+    dr_reply *inputs[DR_INPUTS_MAX]; /* pictures that were fetched; the job borrows them */
+    dr_err err;                      /* of decode, plan or run; code DR_OK: succeeded */
+    const char *code; /* of a failure that is no dr_status: "timeout"; NULL: err's name */
+    bool passing;     /* the failure may pass: try again */
+    bool unwanted;    /* planned, but does not fit the batch: to be handed back */
     dr_slot_image images[DR_IMAGES_MAX];
     int n_images;
     bool progress_begun;
@@ -221,6 +223,11 @@ bool dr_claim_wanted(dr_worker *w);
 void dr_claim_work(dr_worker *w);
 /* Something can be done at once, without a new job or note. */
 bool dr_claim_busy(dr_worker *w);
+
+/* inputs.c: read the pictures that the job names by keys, each once. false: Redis is not
+ * there. What is wrong with them is in the slot's err. */
+bool dr_inputs_fetch(dr_worker *w, dr_slot *s);
+void dr_inputs_free(dr_slot *s);
 
 /* publish.c */
 void dr_publish_started(dr_worker *w, dr_slot *s);
