@@ -31,6 +31,7 @@ import control
 import lora
 import samplers
 import stages
+import starts
 import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -143,8 +144,8 @@ def manifest(golden):
     lines += ["", "# bytes sha256 path"]
     for p in sorted(golden.rglob("*")):
         name = p.relative_to(golden).as_posix()
-        if p.is_file() and name.startswith(("common/", "control/", "demo/", "lora/", "tiny-sd1/",
-                                             "tokens-")):
+        if p.is_file() and name.startswith(("common/", "control/", "demo/", "lora/", "starts/",
+                                            "tiny-sd1/", "tokens-")):
             data = p.read_bytes()
             lines.append(f"{len(data)} {hashlib.sha256(data).hexdigest()} {name}")
     return "\n".join(lines) + "\n"
@@ -159,6 +160,7 @@ def export(root):
         export_model(name, spec, root, golden)
     export_control(root, golden)
     lora.export(root, golden)
+    starts.export(root, golden / "starts")
     for p in golden.rglob("*.safetensors"):
         p.chmod(0o644)               # safetensors makes them private
     (golden / "MANIFEST").write_text(manifest(golden))

@@ -91,11 +91,12 @@ def with_mean(make):
         plain.retrieve_latents = keep
 
 
-def export(folder):
+def export(root, folder):
+    """The models lie under root."""
     folder.mkdir(parents=True, exist_ok=True)
     out, cases, parts = {}, [], {}
     for model in (TINY, DEMO):
-        pipe = StableDiffusionPipeline.from_pretrained(ROOT / model, torch_dtype=torch.float32,
+        pipe = StableDiffusionPipeline.from_pretrained(root / model, torch_dtype=torch.float32,
                                                        safety_checker=None)
         name = Path(model).parent.name
         init, hole = picture(*SIZE[model]), mask(*SIZE[model])
@@ -105,7 +106,7 @@ def export(folder):
     for i, case in enumerate(sorted(CASES, key=lambda c: c[4] == "unet9")):
         model, sampler, schedule, strength, what = case
         pipe, name, init, hole = parts[model]
-        config = json.loads((ROOT / model / "scheduler/scheduler_config.json").read_text())
+        config = json.loads((root / model / "scheduler/scheduler_config.json").read_text())
         if what == "unet9" and pipe.unet.config.in_channels == 4:
             nine(pipe.unet)
             out["conv_in"] = pipe.unet.conv_in.weight.half()
@@ -142,4 +143,4 @@ if __name__ == "__main__":
     warnings.filterwarnings("ignore")
     diffusers.logging.set_verbosity_error()
     diffusers.logging.disable_progress_bar()
-    export(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "tests/golden/starts")
+    export(ROOT, Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "tests/golden/starts")
