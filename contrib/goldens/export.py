@@ -29,6 +29,7 @@ from safetensors.torch import save_file
 import compare
 import control
 import lora
+import prompts
 import samplers
 import stages
 import starts
@@ -144,8 +145,8 @@ def manifest(golden):
     lines += ["", "# bytes sha256 path"]
     for p in sorted(golden.rglob("*")):
         name = p.relative_to(golden).as_posix()
-        if p.is_file() and name.startswith(("common/", "control/", "demo/", "lora/", "starts/",
-                                            "tiny-sd1/", "tokens-")):
+        if p.is_file() and name.startswith(("common/", "control/", "demo/", "lora/", "prompts/",
+                                            "starts/", "tiny-sd1/", "tokens-")):
             data = p.read_bytes()
             lines.append(f"{len(data)} {hashlib.sha256(data).hexdigest()} {name}")
     return "\n".join(lines) + "\n"
@@ -160,6 +161,7 @@ def export(root):
         export_model(name, spec, root, golden)
     export_control(root, golden)
     lora.export(root, golden)
+    prompts.export(root, golden)
     starts.export(root, golden / "starts")
     for p in golden.rglob("*.safetensors"):
         p.chmod(0o644)               # safetensors makes them private

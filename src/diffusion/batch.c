@@ -147,6 +147,10 @@ static void note_guidance(const dr_batch *b, dr_batch_job *j)
 {
     const dr_job *job = j->t->job;
     bool wanted = j->t->plan.cfg_scale > 1;
+    if (!wanted && *job->negative_prompt) {
+        j->reading.field = "negative_prompt";
+        dr_note(&j->reading, "has no effect without guidance");
+    }
     if (wanted && b->guides == 1) {
         j->reading.field = "cfg_start";
         dr_note(&j->reading, "no step lies between cfg_start and cfg_end; guidance is off");

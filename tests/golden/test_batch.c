@@ -182,6 +182,9 @@ static void jobs_of_one_pass(void **state)
     DIFFERS(eta, 0);
     DIFFERS(noise, DR_NOISE_TORCH);
     DIFFERS(clip_skip, 1);
+    DIFFERS(cfg_start, 0.1);
+    DIFFERS(cfg_end, 0.5);
+    DIFFERS(perp_neg, true);
 #undef DIFFERS
 }
 
