@@ -53,13 +53,18 @@ const dr_cli_row dr_cli_job[] = {
           "Seed of the first picture, the next gets N + 1; -1 or without it: random."),
     FIELD("count", 'N', "N", "n", "Pictures, 1..16."),
     FIELD("sampler", 0, "NAME", "sampler",
-          "ddim, euler, euler_a or dpmpp_2m; without it the model's."),
-    FIELD("schedule", 0, "NAME", "schedule", "normal or karras; without it the model's."),
+          "euler, euler_a, heun, dpmpp_2m, dpmpp_2m_sde, uni_pc, ddim, lcm, …; without it "
+          "the "
+          "model's."),
+    FIELD("schedule", 0, "NAME", "schedule",
+          "normal, karras, exponential, sgm_uniform, simple, beta, …; without it the "
+          "model's."),
     FIELD("clip-skip", 0, "N", "clip_skip",
           "1: all layers of the text encoder, 2: all but the last, …; without it the "
           "model's."),
     FIELD("eta", 0, "X", "eta",
-          "Noise of ddim and of ancestral samplers, 0..1; without it the sampler's own."),
+          "Noise of ddim, tcd, ancestral and SDE samplers, 0..1; without it the sampler's "
+          "own."),
     FIELD("init", 'i', "FILE", "@init_image",
           "Start from this picture (PNG, JPEG, WebP): img2img."),
     FIELD("strength", 0, "X", "strength",

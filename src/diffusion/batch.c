@@ -17,11 +17,11 @@ static bool same_pass(const dr_batch_task *a, const dr_batch_task *b)
     const dr_plan *p = &a->plan, *q = &b->plan;
     return p->width == q->width && p->height == q->height && p->steps == q->steps &&
            p->sampler == q->sampler && p->schedule == q->schedule && p->eta == q->eta &&
-           p->guides == q->guides && p->guided_from == q->guided_from &&
-           p->guided_end == q->guided_end && p->text_chunks == q->text_chunks &&
-           a->job->clip_skip == b->job->clip_skip && a->job->tiling == b->job->tiling &&
-           p->first == q->first && a->job->task == b->job->task && !a->job->n_controls &&
-           !b->job->n_controls &&
+           dr_same_levels(a->job, b->job) && p->guides == q->guides &&
+           p->guided_from == q->guided_from && p->guided_end == q->guided_end &&
+           p->text_chunks == q->text_chunks && a->job->clip_skip == b->job->clip_skip &&
+           a->job->tiling == b->job->tiling && p->first == q->first &&
+           a->job->task == b->job->task && !a->job->n_controls && !b->job->n_controls &&
            dr_loras_equal(a->job->loras, a->job->n_loras, b->job->loras, b->job->n_loras);
 }
 
@@ -42,15 +42,21 @@ int dr_tasks_span(const dr_batch_task *tasks, int n)
 /* --- making a batch --- */
 
 /* With nothing left to do (strength 0) there are no rows, and the picture no noise. */
-static dr_status make_steps(dr_model *m, const dr_plan *plan, dr_err *err)
+static dr_status make_steps(dr_model *m, const dr_batch_task *t, dr_err *err)
 {
+    const dr_job *job = t->job;
+    const dr_plan *plan = &t->plan;
     bool none = plan->first == plan->steps;
     dr_arena_reset(m->plan_mem);
     const dr_schedule_ask ask = { .sampler = plan->sampler,
                                   .schedule = plan->schedule,
                                   .steps = plan->steps,
                                   .first = none ? 0 : plan->first,
-                                  .eta = plan->eta };
+                                  .eta = plan->eta,
+                                  .sigmas = job->sigmas,
+                                  .timesteps = job->timesteps,
+                                  .n_sigmas = job->n_sigmas,
+                                  .n_timesteps = job->n_timesteps };
     dr_status st = dr_schedule_make(&m->steps, m->plan_mem, &m->schedule, &ask, err);
     if (!st && none) {
         m->steps.count = 0;
@@ -216,7 +222,7 @@ dr_status dr_batch_open(dr_batch *b, dr_model *m, dr_batch_task *tasks, int n, d
                      .pictures = dr_init_given(first->job),
                      .repaints = dr_mask_given(first->job) && !dr_model_inpaints(m) };
     m->run.wrap = first->job->tiling;
-    dr_status st = make_steps(m, plan, err);
+    dr_status st = make_steps(m, first, err);
     if (st ||
         (st = dr_loras_check(m, first->job->loras, first->job->n_loras, &b->lora_bytes,
                              err)) ||

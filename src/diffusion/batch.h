@@ -110,6 +110,9 @@ bool dr_batch_guided(const dr_batch *b, int64_t step);
  * they did. */
 int dr_tasks_span(const dr_batch_task *tasks, int n);
 
+/* plan.c: whether both jobs ask for the same list of levels, or for none. */
+bool dr_same_levels(const dr_job *a, const dr_job *b);
+
 /* plan.c: cut the group to the rows that fit the device's memory; *peak_bytes is what they
  * need. DR_ENOMEM when not even one does. b->flops tells their work. */
 DR_MUST_USE dr_status dr_group_fit(dr_batch *b, size_t *peak_bytes, dr_err *err);

@@ -98,6 +98,10 @@ static bool digest_of(char out[32], const dr_batch *b, const dr_batch_job *j)
         c->train_steps,
         c->steps_offset,
         c->solver_order,
+        c->solver_type,
+        c->large_variance,
+        c->pndm_alpha_to_one,
+        c->original_steps,
         p->guides,
         p->guided_from,
         p->guided_end,
@@ -107,9 +111,10 @@ static bool digest_of(char out[32], const dr_batch *b, const dr_batch_job *j)
         job->mask.invert,
         job->mask.only_masked,
         job->mask.padding,
+        job->n_sigmas,
     };
-    const double real[] = { p->cfg_scale, p->eta, job->subseed_strength, job->cfg_rescale,
-                            job->mask.blur };
+    const double real[] = { p->cfg_scale,     p->eta,         job->subseed_strength,
+                            job->cfg_rescale, job->mask.blur, c->timestep_scaling };
     dr_hash *h = dr_hash_new();
     if (!h)
         return false;
@@ -133,6 +138,8 @@ static bool digest_of(char out[32], const dr_batch *b, const dr_batch_job *j)
         dr_control_hash(h, &b->control[i]);
     add_picture(h, &job->init.image);
     add_picture(h, &job->mask.image);
+    dr_hash_add(h, job->sigmas, (size_t)job->n_sigmas * sizeof *job->sigmas);
+    dr_hash_add(h, job->timesteps, (size_t)job->n_timesteps * sizeof *job->timesteps);
     dr_digest d = dr_hash_end(h);
     memcpy(out, d.hex, 32);
     return true;

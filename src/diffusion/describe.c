@@ -40,8 +40,8 @@ void dr_parameters_text(dr_buf *out, const dr_model *m, const dr_job *job,
                   "Steps: %lld, Sampler: %s, Schedule type: %s, CFG scale: %g, Seed: %llu, "
                   "Size: %lldx%lld, Model: %s",
                   (long long)plan->steps, dr_sampler_label(plan->sampler),
-                  plan->schedule == DR_SCHEDULE_KARRAS ? "Karras" : "Normal",
-                  plan->cfg_scale, (unsigned long long)(plan->seed + (uint64_t)index),
+                  dr_schedule_label(plan->schedule), plan->cfg_scale,
+                  (unsigned long long)(plan->seed + (uint64_t)index),
                   (long long)plan->width, (long long)plan->height, m->name);
     if (job->clip_skip)
         dr_buf_printf(out, ", Clip skip: %lld", (long long)job->clip_skip + 1);
@@ -51,7 +51,7 @@ void dr_parameters_text(dr_buf *out, const dr_model *m, const dr_job *job,
                       job->subseed_strength);
     if (job->tiling)
         dr_buf_puts(out, ", Tiling: True");
-    if (plan->eta > 0)
+    if (plan->eta == job->eta)
         dr_buf_printf(out, ", Eta: %g", plan->eta);
     describe_start(out, job);
     dr_buf_puts(out, ", Version: darkroom " DR_VERSION);

@@ -132,9 +132,9 @@ typedef struct {
 } dr_batch_task;
 
 /* Whether two jobs may share a forward pass, were they for one model: same task, size,
- * strength, steps, sampler, schedule, eta, noise, clip_skip, tiling and LoRAs, both with
- * guidance or both without; none with ControlNets. Reads unplanned jobs: unset equals unset
- * only. */
+ * strength, steps, sampler, schedule or levels, eta, noise, clip_skip, tiling and LoRAs,
+ * both with guidance or both without; none with ControlNets. Reads unplanned jobs: unset
+ * equals unset only. */
 bool dr_jobs_batch(const dr_job *a, const dr_job *b);
 
 /* Plan every task alone; one that fails gets err and stays out. → how many of the good

@@ -5,6 +5,7 @@
 #include "diffusion/noise.h"
 
 #include <math.h>
+#include <string.h>
 
 /* What will run, checked before it does: sizes, the sampler, and by a dry run memory and
  * work. */
@@ -30,8 +31,6 @@ static dr_status refuse_unbuilt(const dr_job *job, dr_err *err)
         bool asked;
     } parts[] = {
         { "hires", job->hires.scale > 1 },
-        { "sigmas", job->n_sigmas },
-        { "timesteps", job->n_timesteps },
         { "output.format", job->output.format != DR_FORMAT_WEBP },
         { "output.near_lossless",
           job->output.near_lossless > 0 && job->output.near_lossless < 100 },
@@ -128,11 +127,12 @@ static dr_status weigh(dr_plan *plan, dr_model *m, const dr_job *job, dr_err *er
     return DR_OK;
 }
 
-/* As diffusers rounds it: the last int(steps * strength) steps are made. */
-static int64_t first_step(int64_t steps, double strength)
+/* The job's, a list's own (without the 0 that ends sigmas), or the model's. */
+static int64_t steps_of(const dr_job *job, const dr_model *m)
 {
-    int64_t made = (int64_t)((double)steps * strength);
-    return steps - (made < steps ? made : steps);
+    int64_t n = job->n_sigmas ? job->n_sigmas - (job->sigmas[job->n_sigmas - 1] == 0)
+                              : job->n_timesteps;
+    return job->steps ? job->steps : n ? n : m->defaults.steps;
 }
 
 dr_status dr_plan_make(dr_plan *plan, dr_model *m, const dr_job *job, dr_err *err)
@@ -142,7 +142,7 @@ dr_status dr_plan_make(dr_plan *plan, dr_model *m, const dr_job *job, dr_err *er
     *plan = (dr_plan){
         .width = job->width,
         .height = job->height,
-        .steps = job->steps ? job->steps : m->defaults.steps,
+        .steps = steps_of(job, m),
         .n = job->n,
         .cfg_scale = isnan(job->cfg_scale) ? m->defaults.cfg_scale : job->cfg_scale,
         .seed = job->seed,
@@ -154,7 +154,7 @@ dr_status dr_plan_make(dr_plan *plan, dr_model *m, const dr_job *job, dr_err *er
     if ((st = refuse_unbuilt(job, err)))
         return st;
     if (dr_init_given(job)) {
-        plan->first = first_step(plan->steps, job->init.strength);
+        plan->first = dr_first_step(plan->steps, job->init.strength);
         st = dr_init_size(&plan->width, &plan->height, job, m->vae.factor, err);
     }
     plan->width = plan->width ? plan->width : size;
@@ -186,10 +186,21 @@ static bool same_start(const dr_job *a, const dr_job *b)
     return a->init.strength == b->init.strength && dr_init_same_size(a, b);
 }
 
+static bool same_list(const double *a, int64_t n, const double *b, int64_t m)
+{
+    return n == m && (n == 0 || memcmp(a, b, (size_t)n * sizeof *a) == 0);
+}
+
+bool dr_same_levels(const dr_job *a, const dr_job *b)
+{
+    return same_list(a->sigmas, a->n_sigmas, b->sigmas, b->n_sigmas) &&
+           same_list(a->timesteps, a->n_timesteps, b->timesteps, b->n_timesteps);
+}
+
 bool dr_jobs_batch(const dr_job *a, const dr_job *b)
 {
     return a->task == b->task && same_start(a, b) && a->steps == b->steps &&
-           a->sampler == b->sampler && a->schedule == b->schedule &&
+           a->sampler == b->sampler && a->schedule == b->schedule && dr_same_levels(a, b) &&
            same_number(a->eta, b->eta) && a->noise == b->noise &&
            guidance_of(a) == guidance_of(b) && a->cfg_start == b->cfg_start &&
            a->cfg_end == b->cfg_end && a->perp_neg == b->perp_neg &&

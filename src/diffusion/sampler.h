@@ -48,9 +48,13 @@ typedef struct dr_steps {
 typedef struct {
     dr_sampler_id sampler;   /* DEFAULT: the model's */
     dr_schedule_id schedule; /* DEFAULT: the model's */
-    int64_t steps;
-    int64_t first; /* step to begin with, 0..steps - 1: see dr_first_step */
-    double eta;    /* share of fresh noise where the sampler takes it, 0..1; NaN: its own */
+    int64_t steps;           /* with a list: 0, or as many as it has */
+    int64_t first;           /* step to begin with, 0..steps - 1: see dr_first_step */
+    double eta; /* share of fresh noise where the sampler takes it, 0..1; NaN: its own */
+    const double *sigmas, *timesteps; /* levels instead of the schedule's, falling; a 0 at
+                                         the end of sigmas may be left out. NULL: none */
+    int64_t n_sigmas, n_timesteps;
+    int64_t tokens; /* of the picture, for flow models */
 } dr_schedule_ask;
 
 /* Make the rows in mem. DR_EINVAL names the field at fault; DR_EMODEL when the model's
@@ -58,6 +62,10 @@ typedef struct {
 DR_MUST_USE dr_status dr_schedule_make(dr_steps *out, dr_arena *mem,
                                        const dr_schedule_config *cfg,
                                        const dr_schedule_ask *ask, dr_err *err);
+
+/* Where to begin for a picture that `strength` (0..1) of the steps shall change, as
+ * diffusers rounds it: the last int(steps * strength) are run. `steps`: none is. */
+int64_t dr_first_step(int64_t steps, double strength);
 
 /* Whether a row needs noise. */
 bool dr_step_draws(const dr_step *row);

@@ -19,16 +19,23 @@ typedef struct {
 
 static const word classes[] = {
     { "DDIMScheduler", DR_SAMPLER_DDIM },
-    { "DDPMScheduler", DR_SAMPLER_DDIM },
-    { "PNDMScheduler", DR_SAMPLER_DPMPP_2M },
+    { "DDPMScheduler", DR_SAMPLER_DDPM },
+    { "PNDMScheduler", DR_SAMPLER_PNDM },
     { "EulerDiscreteScheduler", DR_SAMPLER_EULER },
     { "EulerAncestralDiscreteScheduler", DR_SAMPLER_EULER_A },
     { "DPMSolverMultistepScheduler", DR_SAMPLER_DPMPP_2M },
     { "DPMSolverSinglestepScheduler", DR_SAMPLER_DPMPP_2M },
-    { "DEISMultistepScheduler", DR_SAMPLER_DPMPP_2M },
-    { "UniPCMultistepScheduler", DR_SAMPLER_DPMPP_2M },
-    { "LMSDiscreteScheduler", DR_SAMPLER_EULER },
-    { "HeunDiscreteScheduler", DR_SAMPLER_EULER },
+    { "DPMSolverSDEScheduler", DR_SAMPLER_DPMPP_SDE },
+    { "DEISMultistepScheduler", DR_SAMPLER_DEIS },
+    { "UniPCMultistepScheduler", DR_SAMPLER_UNI_PC },
+    { "LMSDiscreteScheduler", DR_SAMPLER_LMS },
+    { "HeunDiscreteScheduler", DR_SAMPLER_HEUN },
+    { "KDPM2DiscreteScheduler", DR_SAMPLER_DPM_2 },
+    { "KDPM2AncestralDiscreteScheduler", DR_SAMPLER_DPM_2_A },
+    { "LCMScheduler", DR_SAMPLER_LCM },
+    { "TCDScheduler", DR_SAMPLER_TCD },
+    { "FlowMatchEulerDiscreteScheduler", DR_SAMPLER_EULER },
+    { "FlowMatchHeunDiscreteScheduler", DR_SAMPLER_HEUN },
     { NULL, 0 },
 };
 static const word predictions[] = {
@@ -48,6 +55,24 @@ static const word finals[] = {
     { "sigma_min", DR_FINAL_SIGMA_MIN },
     { NULL, 0 },
 };
+static const word algorithms[] = {
+    { "dpmsolver++", 0 },
+    { "deis", 0 },
+    { "sde-dpmsolver++", 1 },
+    { NULL, 0 },
+};
+/* A class takes another's word for its own default, as in diffusers. */
+static const word solver_types[] = {
+    { "midpoint", DR_SOLVER_DEFAULT }, { "logrho", DR_SOLVER_DEFAULT },
+    { "bh2", DR_SOLVER_DEFAULT },      { "heun", DR_SOLVER_HEUN },
+    { "bh1", DR_SOLVER_BH1 },          { NULL, 0 },
+};
+static const word variances[] = {
+    { "fixed_small", 0 },
+    { "fixed_small_log", 0 },
+    { "fixed_large", 1 },
+    { NULL, 0 },
+};
 enum { BETA_LINEAR, BETA_SCALED_LINEAR, BETA_COSINE };
 static const word beta_schedules[] = {
     { "linear", BETA_LINEAR },
@@ -62,18 +87,16 @@ static const struct {
 } fixed[] = {
     { "thresholding", "false" },
     { "clip_sample", "false" },
-    { "use_exponential_sigmas", "false" },
-    { "use_beta_sigmas", "false" },
     { "use_lu_lambdas", "false" },
     { "use_flow_sigmas", "false" },
     { "interpolation_type", "\"linear\"" },
     { "timestep_type", "\"discrete\"" },
-    { "algorithm_type", "\"dpmsolver++\" \"deis\"" },
-    { "solver_type", "\"midpoint\" \"logrho\" \"bh1\" \"bh2\"" },
-    { "solver_order", "1 2" },
     { "predict_x0", "true" },
-    { "variance_type",
-      "\"fixed_small\" \"fixed_small_log\" \"fixed_large\" \"fixed_large_log\"" },
+    { "disable_corrector", "[]" },
+    { "skip_prk_steps", "true" },
+    { "invert_sigmas", "false" },
+    { "stochastic_sampling", "false" },
+    { "time_shift_type", "\"exponential\"" },
     { "lambda_min_clipped", "null" },
     { "sigma_min", "null" },
     { "sigma_max", "null" },
@@ -270,36 +293,85 @@ static void drop_infinities(dr_buf *text)
     }
 }
 
+/* FlowMatch…Scheduler's keys; there is no table of betas. */
+static dr_status parse_flow(dr_schedule_config *c, const dr_json *j, dr_err *err)
+{
+    dr_flow *f = &c->flow;
+    dr_status st;
+    *f = (dr_flow){ .shift = dr_json_get_number(j, "shift", 1),
+                    .base_shift = dr_json_get_number(j, "base_shift", 0.5),
+                    .max_shift = dr_json_get_number(j, "max_shift", 1.15),
+                    .dynamic = dr_json_get_bool(j, "use_dynamic_shifting", false) };
+    if ((st = get_whole(&f->base_tokens, j, "base_image_seq_len", 256, 1, 1 << 20, err)) ||
+        (st = get_whole(&f->max_tokens, j, "max_image_seq_len", 4096, f->base_tokens + 1,
+                        1 << 20, err)))
+        return st;
+    if (!(f->shift > 0 && f->shift <= 100))
+        return dr_fail(err, DR_EMODEL, "shift %g: must be above 0, at most 100", f->shift);
+    return DR_OK;
+}
+
+/* Which sampler and schedule the file means. */
+static dr_status parse_class(dr_schedule_config *c, const dr_json *j, dr_err *err)
+{
+    int sampler, sde;
+    dr_status st;
+    if ((st = get_word(&sampler, j, "_class_name", classes, DR_SAMPLER_DPMPP_2M, err)) ||
+        (st = get_word(&sde, j, "algorithm_type", algorithms, 0, err)))
+        return st;
+    c->sampler = (dr_sampler_id)sampler;
+    if (sde && c->sampler == DR_SAMPLER_DPMPP_2M)
+        c->sampler =
+            c->solver_order > 2 ? DR_SAMPLER_DPMPP_3M_SDE : DR_SAMPLER_DPMPP_2M_SDE;
+    c->schedule = dr_json_get_bool(j, "use_karras_sigmas", false) ? DR_SCHEDULE_KARRAS
+                  : dr_json_get_bool(j, "use_exponential_sigmas", false)
+                      ? DR_SCHEDULE_EXPONENTIAL
+                  : dr_json_get_bool(j, "use_beta_sigmas", false) ? DR_SCHEDULE_BETA
+                                                                  : DR_SCHEDULE_NORMAL;
+    return DR_OK;
+}
+
 static dr_status parse(dr_schedule_config *c, dr_arena *mem, const dr_json *j, dr_err *err)
 {
-    int sampler, prediction, spacing, final;
+    int prediction, spacing, final, solver, variance;
     int64_t order;
     dr_status st = dr_json_type(j) == DR_JSON_OBJECT
                        ? check_fixed(j, err)
                        : dr_fail(err, DR_EMODEL, "not a JSON object");
     if (st ||
-        (st = get_word(&sampler, j, "_class_name", classes, DR_SAMPLER_DPMPP_2M, err)) ||
         (st = get_word(&prediction, j, "prediction_type", predictions, DR_PREDICT_EPSILON,
                        err)) ||
         (st = get_word(&spacing, j, "timestep_spacing", spacings, DR_SPACING_DEFAULT,
                        err)) ||
         (st = get_word(&final, j, "final_sigmas_type", finals, DR_FINAL_ZERO, err)) ||
+        (st = get_word(&solver, j, "solver_type", solver_types, DR_SOLVER_DEFAULT, err)) ||
+        (st = get_word(&variance, j, "variance_type", variances, 0, err)) ||
         (st = get_whole(&c->train_steps, j, "num_train_timesteps", 1000, 2, TRAIN_STEPS_MAX,
                         err)) ||
         (st = get_whole(&c->steps_offset, j, "steps_offset", 0, 0, c->train_steps - 1,
                         err)) ||
-        (st = get_whole(&order, j, "solver_order", 2, 1, 2, err)))
+        (st = get_whole(&c->original_steps, j, "original_inference_steps",
+                        c->train_steps < 50 ? c->train_steps : 50, 1, c->train_steps,
+                        err)) ||
+        (st = get_whole(&order, j, "solver_order", 2, 1, 3, err)))
         return st;
-    c->sampler = (dr_sampler_id)sampler;
     c->prediction = (dr_prediction)prediction;
     c->spacing = (dr_spacing)spacing;
     c->final_sigma = (dr_final_sigma) final;
     c->solver_order = (int)order;
-    c->schedule = dr_json_get_bool(j, "use_karras_sigmas", false) ? DR_SCHEDULE_KARRAS
-                                                                  : DR_SCHEDULE_NORMAL;
+    c->solver_type = (dr_solver_type)solver;
+    c->large_variance = variance != 0;
+    c->timestep_scaling = dr_json_get_number(j, "timestep_scaling", 10);
     c->set_alpha_to_one = dr_json_get_bool(j, "set_alpha_to_one", true);
+    c->pndm_alpha_to_one = dr_json_get_bool(j, "set_alpha_to_one", false);
     c->lower_order_final = dr_json_get_bool(j, "lower_order_final", true);
     c->euler_at_final = dr_json_get_bool(j, "euler_at_final", false);
+    if ((st = parse_class(c, j, err)))
+        return st;
+    if (!strncmp(dr_json_get_string(j, "_class_name", ""), "FlowMatch", 9)) {
+        c->prediction = DR_PREDICT_FLOW;
+        return parse_flow(c, j, err);
+    }
     return make_tables(c, mem, j, err);
 }
 
@@ -326,88 +398,4 @@ done:
     dr_json_free(j);
     dr_buf_free(&text);
     return st;
-}
-
-/* --- levels ------------------------------------------------------------------------- */
-
-/* Point i of numpy.linspace(0, last, n). */
-static double linspace(double last, int64_t i, int64_t n)
-{
-    return n > 1 && i == n - 1 ? last : (double)i * (n > 1 ? last / (double)(n - 1) : 0);
-}
-
-/* Table 2 of Lin et al. 2023; i counts from the noisy end. */
-static double spaced(const dr_schedule_config *cfg, const dr_level_rule *rule, int64_t i,
-                     int64_t steps)
-{
-    int64_t n = steps + rule->extra, from_clean = n - 1 - i;
-    double train = (double)cfg->train_steps, t;
-    switch (cfg->spacing ? cfg->spacing : rule->spacing) {
-    case DR_SPACING_LEADING:
-        return (double)(from_clean * (cfg->train_steps / n) + cfg->steps_offset);
-    case DR_SPACING_TRAILING:
-        return rint(train - (double)i * (train / (double)steps)) - 1;
-    default:
-        t = linspace(train - 1, from_clean, n);
-        return rule->whole_linspace ? rint(t) : (double)(float)t;
-    }
-}
-
-/* sigma at a fractional timestep, linear between training steps. */
-static double sigma_at(const dr_schedule_config *cfg, double t)
-{
-    int64_t last = cfg->train_steps - 1, i = (int64_t)t;
-    if (t <= 0 || i >= last)
-        return cfg->sigma[t <= 0 ? 0 : last];
-    return cfg->sigma[i] + (t - (double)i) * ((double)cfg->sigma[i + 1] - cfg->sigma[i]);
-}
-
-/* The inverse, linear in log sigma. */
-static double timestep_at(const dr_schedule_config *cfg, double sigma)
-{
-    double log_sigma = log(fmax(sigma, 1e-10));
-    int64_t low = 0;
-    for (int64_t i = 0; i < cfg->train_steps - 1; i++)
-        if (log_sigma >= logf(cfg->sigma[i]))
-            low = i;
-    double a = logf(cfg->sigma[low]), b = logf(cfg->sigma[low + 1]);
-    double w = fmin(fmax((a - log_sigma) / (a - b), 0), 1);
-    return (1 - w) * (double)low + w * (double)(low + 1);
-}
-
-/* Equation 5 of Karras et al. 2022 with rho = 7. One step is the noisiest level alone. */
-static void fill_karras(double *timestep, double *sigma, const dr_schedule_config *cfg,
-                        const dr_level_rule *rule, int64_t steps)
-{
-    const double rho = 7;
-    double max = rule->karras_all ? cfg->sigma[cfg->train_steps - 1] : sigma[0];
-    double min = rule->karras_all ? cfg->sigma[0] : sigma[steps - 1];
-    double from = pow(max, 1 / rho), to = pow(min, 1 / rho);
-    for (int64_t i = 0; i < steps; i++) {
-        sigma[i] = pow(from + linspace(1, i, steps) * (to - from), rho);
-        double t = timestep_at(cfg, sigma[i]);
-        timestep[i] = rule->karras_whole ? rint(t) : t;
-    }
-}
-
-dr_status dr_schedule_levels(double *timestep, double *sigma, const dr_schedule_config *cfg,
-                             const dr_level_rule *rule, bool karras, int64_t steps,
-                             dr_err *err)
-{
-    int64_t max = cfg->train_steps - rule->extra;
-    if (steps < 1 || steps > max)
-        return dr_fail_field(err, DR_EINVAL, "steps",
-                             "steps %lld: must be 1..%lld for this model", (long long)steps,
-                             (long long)max);
-    for (int64_t i = 0; i < steps; i++) {
-        timestep[i] = spaced(cfg, rule, i, steps);
-        sigma[i] = sigma_at(cfg, timestep[i]);
-    }
-    if (karras)
-        fill_karras(timestep, sigma, cfg, rule, steps);
-    for (int64_t i = 0; i < steps; i++) { /* diffusers keeps both in float32 */
-        timestep[i] = (float)timestep[i];
-        sigma[i] = (float)sigma[i];
-    }
-    return DR_OK;
 }

@@ -4,19 +4,31 @@
 
 dr_level dr_level_at(const dr_solver *s, double sigma)
 {
+    if (s->cfg->prediction == DR_PREDICT_FLOW)
+        return (dr_level){ 1 - sigma, sigma };
     double a = s->sigma_space ? 1 : 1 / sqrt(sigma * sigma + 1);
     return (dr_level){ a, a * sigma };
+}
+
+int dr_order_at(const dr_solver *s, int64_t i, int order)
+{
+    int n = 1;
+    while (n < order && i - n >= s->first && s->sigma[i - n] != s->sigma[i - n + 1])
+        n++;
+    return n;
 }
 
 dr_guess dr_call(dr_solver *s, int64_t i, double timestep, double sigma)
 {
     double a = 1 / sqrt(sigma * sigma + 1);
+    if (s->cfg->prediction == DR_PREDICT_FLOW)
+        return dr_call_scaled(s, i, timestep, 1, (dr_level){ 1 - sigma, sigma });
     return dr_call_scaled(s, i, timestep, s->sigma_space ? a : 1,
                           (dr_level){ a, a * sigma });
 }
 
 /* epsilon models answer eps, v models (Salimans & Ho 2022) a * eps - b * x0, sample models
- * x0. */
+ * x0, flow models eps - x0, which is dx / dsigma like eps elsewhere and takes its place. */
 dr_guess dr_call_scaled(dr_solver *s, int64_t i, double timestep, double in_scale,
                         dr_level l)
 {
@@ -35,6 +47,10 @@ dr_guess dr_call_scaled(dr_solver *s, int64_t i, double timestep, double in_scal
     case DR_PREDICT_SAMPLE:
         g.x0 = m;
         g.eps = dr_times(1 / l.b, dr_plus(u, -l.a, m));
+        break;
+    case DR_PREDICT_FLOW:
+        g.x0 = dr_plus(u, -l.b, m);
+        g.eps = m;
         break;
     }
     *r = (dr_step){ .step = i,

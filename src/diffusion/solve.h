@@ -46,6 +46,13 @@ typedef struct {
     double a, b;
 } dr_level;
 
+/* uni_pc: what the row before added to x, in terms of what is kept, and by which order; 0:
+ * there is none to correct. */
+typedef struct {
+    dr_form rest;
+    int order;
+} dr_last_step;
+
 /* A request while its rows are written. */
 typedef struct {
     const dr_schedule_config *cfg;
@@ -56,12 +63,18 @@ typedef struct {
     bool sigma_space; /* x = x0 + sigma eps, else x = a x0 + b eps with a² + b² = 1 */
     dr_step *row;     /* room for 2 * steps + 1 */
     int64_t n_rows;
+    dr_last_step last;
 } dr_solver;
 
 /* How x is made up at a sigma. */
 dr_level dr_level_at(const dr_solver *s, double sigma);
 
-/* What a UNet call predicts: the clean latents and the noise. */
+/* At most `order`, and no more than the calls since the first that were made at different
+ * levels, that of step i among them. */
+int dr_order_at(const dr_solver *s, int64_t i, int order);
+
+/* What a UNet call predicts: the clean latents and the noise (of a flow model the
+ * direction away from them). */
 typedef struct {
     dr_form x0, eps;
 } dr_guess;
@@ -77,9 +90,12 @@ void dr_keep(dr_solver *s, int slot, dr_form f);
 void dr_move(dr_solver *s, dr_form f);
 
 /* Write the rows of step i. */
-void dr_solve_ddim(dr_solver *s, int64_t i);
-void dr_solve_euler(dr_solver *s, int64_t i);
-void dr_solve_euler_a(dr_solver *s, int64_t i);
-void dr_solve_dpmpp_2m(dr_solver *s, int64_t i);
+typedef void dr_solve(dr_solver *s, int64_t i);
+dr_solve dr_solve_euler, dr_solve_euler_a, dr_solve_heun, dr_solve_dpm_2, dr_solve_dpm_2_a,
+    dr_solve_lms, dr_solve_dpmpp_2s_a, dr_solve_dpmpp_sde; /* solve_sigma.c */
+dr_solve dr_solve_dpmpp_2m, dr_solve_dpmpp_2m_sde, dr_solve_dpmpp_3m_sde, dr_solve_uni_pc,
+    dr_solve_deis; /* solve_lambda.c */
+dr_solve dr_solve_ddim, dr_solve_ddpm, dr_solve_pndm, dr_solve_lcm,
+    dr_solve_tcd; /* solve_training.c */
 
 #endif

@@ -9,43 +9,88 @@
 #define FOLDED_BYTES 64
 
 static const char *const samplers[DR_SAMPLERS] = {
-    [DR_SAMPLER_DEFAULT] = "default",   [DR_SAMPLER_DDIM] = "ddim",
-    [DR_SAMPLER_EULER] = "euler",       [DR_SAMPLER_EULER_A] = "euler_a",
+    [DR_SAMPLER_DEFAULT] = "default",
+    [DR_SAMPLER_DDIM] = "ddim",
+    [DR_SAMPLER_EULER] = "euler",
+    [DR_SAMPLER_EULER_A] = "euler_a",
     [DR_SAMPLER_DPMPP_2M] = "dpmpp_2m",
+    [DR_SAMPLER_HEUN] = "heun",
+    [DR_SAMPLER_DPM_2] = "dpm_2",
+    [DR_SAMPLER_DPM_2_A] = "dpm_2_a",
+    [DR_SAMPLER_LMS] = "lms",
+    [DR_SAMPLER_DPMPP_2S_A] = "dpmpp_2s_a",
+    [DR_SAMPLER_DPMPP_SDE] = "dpmpp_sde",
+    [DR_SAMPLER_DPMPP_2M_SDE] = "dpmpp_2m_sde",
+    [DR_SAMPLER_DPMPP_3M_SDE] = "dpmpp_3m_sde",
+    [DR_SAMPLER_DDPM] = "ddpm",
+    [DR_SAMPLER_PNDM] = "pndm",
+    [DR_SAMPLER_UNI_PC] = "uni_pc",
+    [DR_SAMPLER_DEIS] = "deis",
+    [DR_SAMPLER_LCM] = "lcm",
+    [DR_SAMPLER_TCD] = "tcd",
 };
 
 static const char *const schedules[DR_SCHEDULES] = {
     [DR_SCHEDULE_DEFAULT] = "default",
     [DR_SCHEDULE_NORMAL] = "normal",
     [DR_SCHEDULE_KARRAS] = "karras",
+    [DR_SCHEDULE_EXPONENTIAL] = "exponential",
+    [DR_SCHEDULE_SGM_UNIFORM] = "sgm_uniform",
+    [DR_SCHEDULE_SIMPLE] = "simple",
+    [DR_SCHEDULE_DDIM_UNIFORM] = "ddim_uniform",
+    [DR_SCHEDULE_BETA] = "beta",
+    [DR_SCHEDULE_AYS] = "ays",
+    [DR_SCHEDULE_KL_OPTIMAL] = "kl_optimal",
+    [DR_SCHEDULE_LINEAR_QUADRATIC] = "linear_quadratic",
+    [DR_SCHEDULE_CUSTOM] = "custom",
 };
 
-/* Spellings as folded below. A name that means a variant of the sampler is not here: a
- * wrong picture would be worse than an error. */
+/* Spellings as folded below, without the frills that find_frilled takes off. A name that
+ * means a variant of the sampler is not here: a wrong picture would be worse than an
+ * error. */
 static const struct {
     const char *folded;
     dr_sampler_id sampler;
     dr_schedule_id schedule;
 } sampler_spellings[] = {
     { "ddim", DR_SAMPLER_DDIM, 0 },
-    { "ddimscheduler", DR_SAMPLER_DDIM, 0 },
+    { "ddimtrailing", DR_SAMPLER_DDIM,
+      DR_SCHEDULE_SGM_UNIFORM }, /* stable-diffusion.cpp's */
     { "euler", DR_SAMPLER_EULER, 0 },
-    { "keuler", DR_SAMPLER_EULER, 0 },
     { "eulerdiscrete", DR_SAMPLER_EULER, 0 },
-    { "eulerdiscretescheduler", DR_SAMPLER_EULER, 0 },
-    { "eulerk", DR_SAMPLER_EULER, DR_SCHEDULE_KARRAS }, /* InvokeAI's _k */
+    { "flowmatcheulerdiscrete", DR_SAMPLER_EULER, 0 },
     { "eulera", DR_SAMPLER_EULER_A, 0 },
-    { "keulera", DR_SAMPLER_EULER_A, 0 },
     { "eulerancestral", DR_SAMPLER_EULER_A, 0 },
-    { "keulerancestral", DR_SAMPLER_EULER_A, 0 },
     { "eulerancestraldiscrete", DR_SAMPLER_EULER_A, 0 },
-    { "eulerancestraldiscretescheduler", DR_SAMPLER_EULER_A, 0 },
     { "dpmpp2m", DR_SAMPLER_DPMPP_2M, 0 },
-    { "kdpmpp2m", DR_SAMPLER_DPMPP_2M, 0 },
     { "dpmsolvermultistep", DR_SAMPLER_DPMPP_2M, 0 },
-    { "dpmsolvermultistepscheduler", DR_SAMPLER_DPMPP_2M, 0 },
-    { "dpmpp2mk", DR_SAMPLER_DPMPP_2M, DR_SCHEDULE_KARRAS },
     { "karrasdpm", DR_SAMPLER_DPMPP_2M, DR_SCHEDULE_KARRAS }, /* Cog's */
+    { "heun", DR_SAMPLER_HEUN, 0 },
+    { "heundiscrete", DR_SAMPLER_HEUN, 0 },
+    { "flowmatchheundiscrete", DR_SAMPLER_HEUN, 0 },
+    { "dpm2", DR_SAMPLER_DPM_2, 0 },
+    { "dpm2discrete", DR_SAMPLER_DPM_2, 0 },
+    { "dpm2a", DR_SAMPLER_DPM_2_A, 0 },
+    { "dpm2ancestral", DR_SAMPLER_DPM_2_A, 0 },
+    { "dpm2ancestraldiscrete", DR_SAMPLER_DPM_2_A, 0 },
+    { "lms", DR_SAMPLER_LMS, 0 },
+    { "lmsdiscrete", DR_SAMPLER_LMS, 0 },
+    { "dpmpp2sa", DR_SAMPLER_DPMPP_2S_A, 0 },
+    { "dpmpp2sancestral", DR_SAMPLER_DPMPP_2S_A, 0 },
+    { "dpmppsde", DR_SAMPLER_DPMPP_SDE, 0 },
+    { "dpmsolversde", DR_SAMPLER_DPMPP_SDE, 0 },
+    { "dpmpp2msde", DR_SAMPLER_DPMPP_2M_SDE, 0 },
+    { "dpmpp3msde", DR_SAMPLER_DPMPP_3M_SDE, 0 },
+    { "ddpm", DR_SAMPLER_DDPM, 0 },
+    { "pndm", DR_SAMPLER_PNDM, 0 },
+    { "plms", DR_SAMPLER_PNDM, 0 },
+    { "unipc", DR_SAMPLER_UNI_PC, 0 },
+    { "unipcbh2", DR_SAMPLER_UNI_PC, 0 }, /* ComfyUI's name of the common variant */
+    { "unipcmultistep", DR_SAMPLER_UNI_PC, 0 },
+    { "deis", DR_SAMPLER_DEIS, 0 },
+    { "deismultistep", DR_SAMPLER_DEIS, 0 },
+    { "lcm", DR_SAMPLER_LCM, 0 },
+    { "tcd", DR_SAMPLER_TCD, 0 },
 };
 
 static const struct {
@@ -54,8 +99,21 @@ static const struct {
 } schedule_spellings[] = {
     { "automatic", DR_SCHEDULE_DEFAULT },
     { "normal", DR_SCHEDULE_NORMAL },
+    { "uniform", DR_SCHEDULE_NORMAL },  /* A1111's */
     { "discrete", DR_SCHEDULE_NORMAL }, /* stable-diffusion.cpp's */
     { "karras", DR_SCHEDULE_KARRAS },
+    { "exponential", DR_SCHEDULE_EXPONENTIAL },
+    { "sgmuniform", DR_SCHEDULE_SGM_UNIFORM },
+    { "trailing", DR_SCHEDULE_SGM_UNIFORM }, /* diffusers': the same to a training step */
+    { "simple", DR_SCHEDULE_SIMPLE },
+    { "ddimuniform", DR_SCHEDULE_DDIM_UNIFORM },
+    { "ddim", DR_SCHEDULE_DDIM_UNIFORM }, /* A1111's */
+    { "beta", DR_SCHEDULE_BETA },
+    { "ays", DR_SCHEDULE_AYS },
+    { "alignyoursteps", DR_SCHEDULE_AYS },
+    { "kloptimal", DR_SCHEDULE_KL_OPTIMAL },
+    { "linearquadratic", DR_SCHEDULE_LINEAR_QUADRATIC },
+    { "custom", DR_SCHEDULE_CUSTOM },
 };
 
 const char *dr_sampler_name(dr_sampler_id id)
@@ -90,18 +148,52 @@ static bool find_sampler(const char *folded, dr_sampler_id *sampler,
     return false;
 }
 
+/* Cut `tail` off the end of text, unless that leaves nothing. */
+static bool cut(char *text, const char *tail)
+{
+    size_t n = strlen(text), k = strlen(tail);
+    bool has = n > k && !strcmp(text + n - k, tail);
+    if (has)
+        text[n - k] = 0;
+    return has;
+}
+
+/* The same with k-diffusion's k in front or with diffusers' or ComfyUI's word behind. */
+static bool find_frilled(char *folded, dr_sampler_id *sampler, dr_schedule_id *schedule)
+{
+    if (!cut(folded, "scheduler"))
+        cut(folded, "gpu");
+    return find_sampler(folded, sampler, schedule) ||
+           (folded[0] == 'k' && find_sampler(folded + 1, sampler, schedule));
+}
+
+static bool find_schedule(const char *folded, dr_schedule_id *schedule)
+{
+    for (size_t i = 0; i < DR_COUNT(schedule_spellings); i++)
+        if (!strcmp(schedule_spellings[i].folded, folded)) {
+            *schedule = schedule_spellings[i].schedule;
+            return true;
+        }
+    return false;
+}
+
 bool dr_sampler_parse(const char *text, dr_sampler_id *sampler, dr_schedule_id *schedule)
 {
-    static const char suffix[] = "karras";
-    char folded[FOLDED_BYTES];
+    char folded[FOLDED_BYTES], rest[FOLDED_BYTES];
+    dr_schedule_id own;
     fold(folded, text);
-    if (find_sampler(folded, sampler, schedule))
+    if (find_frilled(folded, sampler, schedule))
         return true;
-    size_t n = strlen(folded), tail = sizeof suffix - 1;
-    if (n <= tail || strcmp(folded + n - tail, suffix))
+    if (find_schedule(folded, &own)) /* "ddim_uniform" */
         return false;
-    folded[n - tail] = 0;
-    if (!find_sampler(folded, sampler, schedule))
+    for (size_t i = 0; i < DR_COUNT(schedule_spellings); i++) {
+        memcpy(rest, folded, sizeof rest);
+        if (!cut(rest, schedule_spellings[i].folded) || !find_frilled(rest, sampler, &own))
+            continue;
+        *schedule = schedule_spellings[i].schedule;
+        return true;
+    }
+    if (!cut(folded, "k") || !find_frilled(folded, sampler, schedule)) /* InvokeAI's _k */
         return false;
     *schedule = DR_SCHEDULE_KARRAS;
     return true;
@@ -111,12 +203,7 @@ bool dr_schedule_parse(const char *text, dr_schedule_id *schedule)
 {
     char folded[FOLDED_BYTES];
     fold(folded, text);
-    for (size_t i = 0; i < DR_COUNT(schedule_spellings); i++)
-        if (!strcmp(schedule_spellings[i].folded, folded)) {
-            *schedule = schedule_spellings[i].schedule;
-            return true;
-        }
-    return false;
+    return find_schedule(folded, schedule);
 }
 
 /* The names but "default", separated by commas. */

@@ -37,6 +37,7 @@ static void on_progress(void *ctx, const dr_progress *p)
     assert_true(isfinite(p->it_s) && isfinite(p->eta_s) && p->eta_s >= 0);
     if (p->phase == DR_PHASE_DENOISE && !o->first.step)
         o->first = *p;
+    o->calls += p->phase == DR_PHASE_DENOISE;
     o->fell |= p->percent < o->last.percent;
     o->last = *p;
 }
@@ -54,6 +55,7 @@ static dr_stop on_stopped(void *ctx)
     outcome *o = ctx;
     assert_int_equal(o->ends, 0);
     if (o->stop_at_once || (o->stop_after && o->last.step >= o->stop_after) ||
+        (o->stop_after_calls && o->calls >= o->stop_after_calls) ||
         (o->stop_after_pictures && o->pictures >= o->stop_after_pictures))
         return o->stop ? o->stop : DR_STOP;
     return DR_GO_ON;

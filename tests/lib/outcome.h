@@ -23,6 +23,7 @@ typedef struct {
     char warning[256]; /* the last one */
     dr_buf checkpoint;
     dr_progress first, last; /* first: after the first step of this run */
+    int64_t calls;           /* progress told while denoising */
     bool fell;               /* the percentage did */
     int ends;                /* calls of `done` */
     dr_err end;
@@ -30,6 +31,7 @@ typedef struct {
 
     dr_stop stop;                /* the answer, when … */
     int64_t stop_after;          /* … so many steps are done; 0: no matter */
+    int64_t stop_after_calls;    /* … so many calls of the UNet are told of */
     int64_t stop_after_pictures; /* … so many pictures are made; 0: no matter */
     bool stop_at_once;
 } outcome;

@@ -355,12 +355,16 @@ static const struct {
       "\"outpaint\": this version knows txt2img, img2img, inpaint" },
     { "task", "img2img", "task", "task img2img needs an init_image" },
     { "task", "inpaint", "task", "task inpaint needs an init_image" },
-    { "sampler", "heun", "sampler", "\"heun\"; known: ddim, euler, euler_a, dpmpp_2m" },
+    { "sampler", "heun2", "sampler", "\"heun2\"; known: ddim, euler, euler_a, dpmpp_2m" },
     { "sampler", "karras", "sampler", "known: ddim" },
-    { "sampler", "DPM++ 2M SDE", "sampler", "known: ddim" },
-    { "schedule", "exponential", "schedule", "known: normal, karras" },
-    { "scheduler", "PNDM", "scheduler",
-      "known samplers: ddim, euler, euler_a, dpmpp_2m; known schedules: normal, karras" },
+    { "sampler", "DPM++ 2M SDE Heun", "sampler", "known: ddim" },
+    { "sampler", "dpm_adaptive", "sampler", "deis, lcm, tcd" },
+    { "sampler", "ddim_uniform", "sampler", "known: ddim" },
+    { "schedule", "polyexponential", "schedule", "known: normal, karras" },
+    { "schedule", "bong_tangent", "schedule", "linear_quadratic, custom" },
+    { "scheduler", "RePaint", "scheduler",
+      "known samplers: ddim, euler, euler_a, dpmpp_2m" },
+    { "scheduler", "RePaint", "scheduler", "tcd; known schedules: normal, karras" },
     { "karras", "maybe", "karras", "true or false" },
     { "lossless", "2", "output.lossless", "true or false" },
     { "model", "../other", "model", "without" },
@@ -848,6 +852,58 @@ static void test_sampler_spellings(void **state)
         { "DPM++ 2M Karras", DR_SAMPLER_DPMPP_2M, DR_SCHEDULE_KARRAS },
         { "dpmpp_2m_k", DR_SAMPLER_DPMPP_2M, DR_SCHEDULE_KARRAS },
         { "KarrasDPM", DR_SAMPLER_DPMPP_2M, DR_SCHEDULE_KARRAS },
+        { "DPM++ 2M SDE", DR_SAMPLER_DPMPP_2M_SDE, 0 },
+        { "dpmpp_2m_sde_gpu", DR_SAMPLER_DPMPP_2M_SDE, 0 },
+        { "DPM++ 2M SDE Exponential", DR_SAMPLER_DPMPP_2M_SDE, DR_SCHEDULE_EXPONENTIAL },
+        { "dpmpp_2m_sde_k", DR_SAMPLER_DPMPP_2M_SDE, DR_SCHEDULE_KARRAS },
+        { "DPM++ 3M SDE Karras", DR_SAMPLER_DPMPP_3M_SDE, DR_SCHEDULE_KARRAS },
+        { "DPM++ 2S a", DR_SAMPLER_DPMPP_2S_A, 0 },
+        { "dpm++2s_a", DR_SAMPLER_DPMPP_2S_A, 0 },
+        { "dpmpp_2s_ancestral", DR_SAMPLER_DPMPP_2S_A, 0 },
+        { "k_dpmpp_2s_a", DR_SAMPLER_DPMPP_2S_A, 0 },
+        { "DPM++ SDE Karras", DR_SAMPLER_DPMPP_SDE, DR_SCHEDULE_KARRAS },
+        { "k_dpmpp_sde", DR_SAMPLER_DPMPP_SDE, 0 },
+        { "DPMSolverSDEScheduler", DR_SAMPLER_DPMPP_SDE, 0 },
+        { "heun", DR_SAMPLER_HEUN, 0 },
+        { "heun_k", DR_SAMPLER_HEUN, DR_SCHEDULE_KARRAS },
+        { "HeunDiscreteScheduler", DR_SAMPLER_HEUN, 0 },
+        { "DPM2", DR_SAMPLER_DPM_2, 0 },
+        { "dpm_2", DR_SAMPLER_DPM_2, 0 },
+        { "kdpm_2_k", DR_SAMPLER_DPM_2, DR_SCHEDULE_KARRAS },
+        { "KDPM2DiscreteScheduler", DR_SAMPLER_DPM_2, 0 },
+        { "DPM2 a Karras", DR_SAMPLER_DPM_2_A, DR_SCHEDULE_KARRAS },
+        { "dpm_2_ancestral", DR_SAMPLER_DPM_2_A, 0 },
+        { "k_dpm_2_a", DR_SAMPLER_DPM_2_A, 0 },
+        { "KDPM2AncestralDiscreteScheduler", DR_SAMPLER_DPM_2_A, 0 },
+        { "KLMS", DR_SAMPLER_LMS, 0 },
+        { "LMS Karras", DR_SAMPLER_LMS, DR_SCHEDULE_KARRAS },
+        { "LMSDiscreteScheduler", DR_SAMPLER_LMS, 0 },
+        { "PLMS", DR_SAMPLER_PNDM, 0 },
+        { "PNDMScheduler", DR_SAMPLER_PNDM, 0 },
+        { "DDPM", DR_SAMPLER_DDPM, 0 },
+        { "UniPC", DR_SAMPLER_UNI_PC, 0 },
+        { "unipc_k", DR_SAMPLER_UNI_PC, DR_SCHEDULE_KARRAS },
+        { "UniPCMultistepScheduler", DR_SAMPLER_UNI_PC, 0 },
+        { "DEISMultistepScheduler", DR_SAMPLER_DEIS, 0 },
+        { "LCMScheduler", DR_SAMPLER_LCM, 0 },
+        { "TCD", DR_SAMPLER_TCD, 0 },
+        { "ddim_trailing", DR_SAMPLER_DDIM, DR_SCHEDULE_SGM_UNIFORM },
+        { "Euler SGM Uniform", DR_SAMPLER_EULER, DR_SCHEDULE_SGM_UNIFORM },
+        { "Euler a Align Your Steps", DR_SAMPLER_EULER_A, DR_SCHEDULE_AYS },
+    };
+    static const struct {
+        const char *name;
+        dr_schedule_id schedule;
+    } schedules[] = {
+        { "ddim_uniform", DR_SCHEDULE_DDIM_UNIFORM },
+        { "SGM Uniform", DR_SCHEDULE_SGM_UNIFORM },
+        { "trailing", DR_SCHEDULE_SGM_UNIFORM },
+        { "Uniform", DR_SCHEDULE_NORMAL },
+        { "KL Optimal", DR_SCHEDULE_KL_OPTIMAL },
+        { "Align Your Steps", DR_SCHEDULE_AYS },
+        { "simple", DR_SCHEDULE_SIMPLE },
+        { "Beta", DR_SCHEDULE_BETA },
+        { "linear_quadratic", DR_SCHEDULE_LINEAR_QUADRATIC },
     };
     fixture *t = *state;
     for (size_t i = 0; i < DR_COUNT(spellings); i++)
@@ -858,6 +914,13 @@ static void test_sampler_spellings(void **state)
             assert_int_equal(t->job->sampler, spellings[i].sampler);
             assert_int_equal(t->job->schedule, spellings[i].schedule);
         }
+    for (size_t i = 0; i < DR_COUNT(schedules); i++) {
+        assert_int_equal(decode_plain(t, "scheduler", schedules[i].name, NULL), DR_OK);
+        assert_int_equal(t->job->schedule, schedules[i].schedule);
+        assert_int_equal(t->job->sampler, DR_SAMPLER_DEFAULT);
+    }
+    assert_int_equal(decode_plain(t, "schedule", "DDIM", NULL), DR_OK);
+    assert_int_equal(t->job->schedule, DR_SCHEDULE_DDIM_UNIFORM);
     for (int id = 1; id < DR_SAMPLERS; id++) {
         assert_int_equal(decode_plain(t, "sampler", dr_sampler_name(id), NULL), DR_OK);
         assert_int_equal(t->job->sampler, id);
