@@ -168,6 +168,27 @@ static void one_claim_takes_one_job_best_class_first(void **state)
     }
 }
 
+static void what_is_due_is_found_behind_a_paused_class(void **state)
+{
+    fixture *f = *state;
+    dr_claim c;
+    assert_false(claim(f->a, &c)); /* makes the groups */
+    ask(f, "XADD {darkroom}:q:high 5-1 prompt late");
+    ask(f, "ZADD {darkroom}:delayed 2 high:5-1");
+    ask(f, "SADD {darkroom}:paused low");
+    for (int i = 0; i < 600; i++) {
+        char line[80];
+        snprintf(line, sizeof line, "ZADD {darkroom}:delayed 1 low:%d-1", i + 1);
+        ask(f, line);
+    }
+    assert_true(claim(f->a, &c));
+    assert_string_equal(c.hold.entry, "5-1");
+    assert_int_equal(c.hold.class, DR_PRIORITY_HIGH);
+    dr_claim_free(&c);
+    assert_false(claim(f->a, &c));
+    assert_string_equal(ask(f, "ZCARD {darkroom}:delayed"), "600");
+}
+
 static void waiting_ends_with_the_first_new_job(void **state)
 {
     fixture *f = *state;
@@ -648,6 +669,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(an_empty_queue_gives_nothing),
         T(one_claim_takes_one_job_best_class_first),
+        T(what_is_due_is_found_behind_a_paused_class),
         T(waiting_ends_with_the_first_new_job),
         T(an_abandoned_job_is_found_among_many),
         T(an_entry_deleted_while_running_is_not_claimed_again),

@@ -78,10 +78,9 @@ local function take_stale()
     end
 end
 
--- Of the first page that is due, the best class; the oldest of it.
-local function take_due()
-    local names = redis.call('ZRANGEBYSCORE', delayed, '-inf', now, 'WITHSCORES', 'LIMIT',
-        0, 256)
+-- Take the best class's oldest of a page of what is due; nothing in it may be for us, or of
+-- a paused class.
+local function take_of(names)
     for class = 1, classes do
         local prefix = class_of(KEYS[class]) .. ':'
         for i = 1, #names, 2 do
@@ -95,6 +94,17 @@ local function take_due()
                 if got[1] then return taken(class, got[1], tonumber(names[i + 1]), 0) end
             end
         end
+    end
+end
+
+local function take_due()
+    local first, due_page = 0, 256
+    while true do
+        local names = redis.call('ZRANGEBYSCORE', delayed, '-inf', now, 'WITHSCORES',
+            'LIMIT', first, due_page)
+        local got = take_of(names)
+        if got or #names < 2 * due_page then return got end
+        first = first + due_page
     end
 end
 
