@@ -9,7 +9,7 @@ build="gcc make pkg-config libc6-dev
   libhiredis-dev libmsgpack-dev libwebp-dev libspng-dev libturbojpeg0-dev libcjson-dev libpcre2-dev libutf8proc-dev
   libinih-dev libxxhash-dev libssl-dev libmicrohttpd-dev
   redis-server redis-tools"
-test="libcmocka-dev git golang-go openssl procps python3 python3-venv
+test="libcmocka-dev git golang-go libimage-exiftool-perl openssl procps python3 python3-venv
   clang-14 clang-format-14 cppcheck"
 
 case "${1:-build}" in

@@ -101,8 +101,9 @@ static void on_warning(void *ctx, const char *text)
 static const char *image_path(const run *r, int64_t index, uint64_t seed)
 {
     if (r->o->output)
-        return dr_cli_image_path(r->cli->mem, r->o->output, index, r->plan.n);
-    return dr_arena_printf(r->cli->mem, "darkroom-%llu.%s", (unsigned long long)seed,
+        return dr_cli_image_path(r->cli->mem, r->o->output, index, r->plan.pictures);
+    return dr_arena_printf(r->cli->mem, "darkroom-%llu%s.%s", (unsigned long long)seed,
+                           index == r->plan.n ? "-sheet" : "",
                            dr_image_format_of(r->job->output.format)->extension);
 }
 

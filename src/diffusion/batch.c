@@ -236,17 +236,33 @@ dr_status dr_batch_open(dr_batch *b, dr_model *m, dr_batch_task *tasks, int n, d
     return read_prompts(b, err);
 }
 
+/* What a job keeps on the host. *note grows to the size of its checkpoint. */
+static dr_status reserve_job(dr_batch *b, dr_batch_job *j, size_t *note, dr_err *err)
+{
+    const dr_plan *plan = &j->t->plan;
+    size_t bytes = j->obs->checkpoint ? dr_checkpoint_bytes(b, j) : 0;
+    *note = bytes > *note ? bytes : *note;
+    if (plan->pictures == plan->n)
+        return DR_OK;
+    bytes = (size_t)(plan->n * b->width * b->height) * 3;
+    j->shown = dr_arena_alloc(b->m->plan_mem, bytes);
+    return j->shown
+               ? DR_OK
+               : dr_fail(err, DR_ENOMEM, "out of memory: %zu bytes for a sheet", bytes);
+}
+
 /* What a real run needs beside: staging for noise and a picture, room for what is kept. */
 static dr_status reserve_host(dr_batch *b, dr_err *err)
 {
+    dr_status st = DR_OK;
     size_t latent = (size_t)(b->h * b->w * b->c), note = 0;
     size_t pixels = (size_t)(b->width * b->height + b->h * b->w); /* and a preview */
     float *kept =
         dr_arena_alloc(b->m->plan_mem, (size_t)b->n_images * latent * sizeof *kept);
-    for (int i = 0; i < b->n_jobs; i++) {
-        size_t bytes = b->job[i].obs->checkpoint ? dr_checkpoint_bytes(b, &b->job[i]) : 0;
-        note = bytes > note ? bytes : note;
-    }
+    for (int i = 0; i < b->n_jobs && !st; i++)
+        st = reserve_job(b, &b->job[i], &note, err);
+    if (st)
+        return st;
     b->note = note ? dr_arena_alloc(b->m->plan_mem, note) : NULL;
     if (!kept || (note && !b->note))
         return dr_fail(err, DR_ENOMEM, "out of memory for %d latents", b->n_images);

@@ -49,6 +49,7 @@ struct dr_batch_job {
     dr_init *init;                     /* its pictures; NULL: none, or it is over */
     float *moments; /* of init and of what its mask leaves of it [h, w, 2c], … */
     float *masked;  /* … on the host; NULL: not encoded */
+    uint8_t *shown; /* [n, height, width, 3]: its pictures, for the sheet; NULL: none */
     bool in_group, encoded, over;
 };
 

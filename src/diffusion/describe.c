@@ -22,9 +22,23 @@ static void describe_start(dr_buf *out, const dr_job *job)
                       (long long)job->mask.padding);
 }
 
+/* As A1111's ControlNet extension writes them. */
+static void describe_controls(dr_buf *out, const dr_job *job)
+{
+    for (int i = 0; i < job->n_controls; i++) {
+        const dr_control_ref *c = &job->controls[i];
+        dr_buf_printf(out,
+                      ", ControlNet %d: \"Module: %s, Model: %s, Weight: %g, Guidance "
+                      "Start: %g, Guidance End: %g\"",
+                      i, c->canny ? "canny" : "none", c->name, c->strength, c->start,
+                      c->end);
+    }
+}
+
 void dr_parameters_text(dr_buf *out, const dr_model *m, const dr_job *job,
                         const dr_plan *plan, int64_t index)
 {
+    index = index < plan->n ? index : 0; /* the sheet shows all, beginning with the first */
     dr_buf_puts(out, job->prompt);
     for (int i = 0; i < job->n_loras; i++) {
         const dr_lora_ref *l = &job->loras[i];
@@ -54,6 +68,7 @@ void dr_parameters_text(dr_buf *out, const dr_model *m, const dr_job *job,
     if (plan->eta == job->eta)
         dr_buf_printf(out, ", Eta: %g", plan->eta);
     describe_start(out, job);
+    describe_controls(out, job);
     dr_buf_puts(out, ", Version: darkroom " DR_VERSION);
 }
 

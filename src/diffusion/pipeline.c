@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "dev/dev.h"
+#include "diffusion/sheet.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -483,6 +484,25 @@ static void check_picture(dr_batch *b, dr_batch_job *j, dr_range range)
     dr_job_end(b, j, &err);
 }
 
+/* Keep a picture for the sheet; the last one makes it. */
+static dr_status show_on_sheet(dr_batch_job *j, const dr_image *p, const dr_picture *pic,
+                               dr_err *err)
+{
+    const dr_plan *plan = &j->t->plan;
+    size_t bytes = (size_t)(pic->width * pic->height) * 3;
+    dr_picture sheet;
+    uint8_t *pixels;
+    memcpy(j->shown + (size_t)p->index * bytes, pic->rgb, bytes);
+    if (p->index < plan->n - 1)
+        return DR_OK;
+    dr_status st =
+        dr_sheet_make(&sheet, &pixels, j->shown, plan->n, pic->width, pic->height, err);
+    if (!st)
+        j->obs->image(j->obs->ctx, plan->n, plan->seed, &sheet);
+    dr_free(pixels);
+    return st;
+}
+
 /* Row i → picture, checked, handed out; the last one ends its job. */
 static void decode(dr_batch *b, int i)
 {
@@ -506,7 +526,9 @@ static void decode(dr_batch *b, int i)
     tell(b, j);
     if (j->obs->image)
         j->obs->image(j->obs->ctx, p->index, j->t->plan.seed + (uint64_t)p->index, &pic);
-    if (p->index == j->t->plan.n - 1)
+    if (j->shown && j->obs->image && show_on_sheet(j, p, &pic, &err))
+        dr_job_end(b, j, &err);
+    else if (p->index == j->t->plan.n - 1)
         dr_job_end(b, j, NULL);
 }
 

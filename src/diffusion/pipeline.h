@@ -32,6 +32,7 @@ typedef struct {
     int64_t guided_from, guided_end; /* the steps with guidance: [from, end) */
     int64_t text_chunks;             /* of its longest prompt, 75 tokens each */
     int64_t first;      /* step to begin with, 0 without a picture; steps: none is made */
+    int64_t pictures;   /* that are handed out: n, and the sheet of them */
     int64_t peak_bytes; /* device memory for activations, as many pictures at once as fit */
     double encode_flops, step_flops,
         decode_flops; /* of the job, of one step of all its pictures, of a picture */
@@ -76,6 +77,7 @@ typedef struct {
     dr_stop (*stopped)(void *ctx);
     void (*progress)(void *ctx, const dr_progress *p);
     void (*preview)(void *ctx, int64_t step, const dr_picture *pic);
+    /* A picture; index n is the sheet of all (output.sheet), seed the first one's then. */
     void (*image)(void *ctx, int64_t index, uint64_t seed, const dr_picture *pic);
     void (*warning)(void *ctx, const char *text);
     /* The final latents of all pictures, channels-last [n, h, w, c], before decoding. */

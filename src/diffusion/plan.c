@@ -31,10 +31,6 @@ static dr_status refuse_unbuilt(const dr_job *job, dr_err *err)
         bool asked;
     } parts[] = {
         { "hires", job->hires.scale > 1 },
-        { "output.format", job->output.format != DR_FORMAT_WEBP },
-        { "output.near_lossless",
-          job->output.near_lossless > 0 && job->output.near_lossless < 100 },
-        { "output.sheet", job->output.sheet },
     };
     for (size_t i = 0; i < DR_COUNT(parts); i++)
         if (parts[i].asked)
@@ -144,6 +140,7 @@ dr_status dr_plan_make(dr_plan *plan, dr_model *m, const dr_job *job, dr_err *er
         .height = job->height,
         .steps = steps_of(job, m),
         .n = job->n,
+        .pictures = job->n + (job->output.sheet && job->n > 1),
         .cfg_scale = isnan(job->cfg_scale) ? m->defaults.cfg_scale : job->cfg_scale,
         .seed = job->seed,
         .subseed = job->subseed_is_random ? dr_noise_subseed(job->seed) : job->subseed,

@@ -140,6 +140,7 @@ static dr_status warn_idle(dr_fill *f)
         { F_HIRES_UPSCALER, hires, "needs hires.scale" },
         { F_LORA_SCALE, job->n_loras, "needs loras" },
         { F_SCHEDULE, !levels, "explicit levels replace it" },
+        { F_SHEET, job->n > 1 || !job->output.sheet, "needs n above 1" },
     };
     char text[640] = ""; /* all of them fit */
     size_t n = 0;

@@ -7,7 +7,7 @@
 #include <string.h>
 
 /* How a member of an event's struct becomes a member of its JSON object. */
-typedef enum { TEXT, TEXT_IF_SET, INT, NUMBER, SEED } kind;
+typedef enum { TEXT, TEXT_IF_SET, TRUE_IF_SET, INT, NUMBER, SEED } kind;
 
 typedef struct {
     const char *key;
@@ -42,7 +42,8 @@ static const member peek_members[] = {
 static const member picture_members[] = {
     M(dr_event_picture, INT, index), M(dr_event_picture, SEED, seed),
     M(dr_event_picture, INT, width), M(dr_event_picture, INT, height),
-    M(dr_event_picture, INT, bytes), M(dr_event_picture, TEXT, key),
+    M(dr_event_picture, INT, bytes), M(dr_event_picture, TEXT, format),
+    M(dr_event_picture, TEXT, key),  M(dr_event_picture, TRUE_IF_SET, sheet),
 };
 
 static const member times_members[] = {
@@ -116,11 +117,16 @@ static void put_members(dr_buf *out, const member *m, size_t count, const void *
             memcpy(&text, at, sizeof text);
         if (m->kind == TEXT_IF_SET && (!text || !*text))
             continue;
+        if (m->kind == TRUE_IF_SET && !*(const bool *)at)
+            continue;
         put_key(out, m->key);
         switch (m->kind) {
         case TEXT:
         case TEXT_IF_SET:
             put_text(out, text);
+            break;
+        case TRUE_IF_SET:
+            dr_buf_puts(out, "true");
             break;
         case INT:
             put_int(out, *(const int64_t *)at);

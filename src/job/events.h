@@ -47,8 +47,10 @@ typedef struct {
     int64_t index;
     uint64_t seed;
     int64_t width, height;
-    int64_t bytes; /* of the encoded picture */
+    int64_t bytes;      /* of the encoded picture */
+    const char *format; /* "webp" */
     const char *key;
+    bool sheet; /* of all pictures of the job */
 } dr_event_picture;
 
 /* Milliseconds. */

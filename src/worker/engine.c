@@ -129,7 +129,7 @@ static void on_image(void *ctx, int64_t index, uint64_t seed, const dr_picture *
     run *r = ctx;
     dr_slot *s = r->s;
     size_t bytes = (size_t)(pic->width * pic->height) * 3;
-    if (index != s->n_images || index >= DR_IMAGES_MAX) {
+    if (index != s->n_images || index >= DR_PICTURES_MAX) {
         dr_fail(&r->err, DR_EDEVICE, "picture %lld came out of turn", (long long)index);
         return;
     }
@@ -180,9 +180,9 @@ static void end_slot(run *r, const dr_err *err)
     dr_slot *s = r->s;
     s->err = r->err.code ? r->err : *err;
     s->stats = r->task->stats;
-    if (!s->err.code && s->n_images != s->plan.n)
+    if (!s->err.code && s->n_images != s->plan.pictures)
         s->err.code = dr_fail(&s->err, DR_EDEVICE, "%d of %lld pictures were made",
-                              s->n_images, (long long)s->plan.n);
+                              s->n_images, (long long)s->plan.pictures);
     s->passing = !r->refused && (s->err.code == DR_ENOMEM || s->err.code == DR_EDEVICE ||
                                  s->err.code == DR_EIO);
     if (s->err.code == DR_EDEVICE)

@@ -21,18 +21,11 @@ static int64_t to_ms(double seconds)
 
 static void write_success(dr_worker *w, dr_slot *s)
 {
-    char keys[DR_IMAGES_MAX][DR_KEY_MAX];
-    dr_event_picture pictures[DR_IMAGES_MAX];
+    char keys[DR_PICTURES_MAX][DR_KEY_MAX];
+    dr_event_picture pictures[DR_PICTURES_MAX];
     const dr_event_head head = dr_publish_head(w, s);
     for (int i = 0; i < s->n_images; i++)
-        pictures[i] = (dr_event_picture){
-            .index = i,
-            .seed = s->images[i].seed,
-            .width = s->images[i].width,
-            .height = s->images[i].height,
-            .bytes = (int64_t)s->images[i].webp.len,
-            .key = dr_queue_result_key(w->jobs, s->job->id, i, keys[i]),
-        };
+        pictures[i] = dr_publish_picture(w, s, i, keys[i]);
     const dr_event_success e = {
         .model = dr_models_name(w->models, s->model),
         .sampler = s->plan.sampler,
@@ -270,7 +263,7 @@ static bool retry(dr_worker *w, dr_slot *s)
 static dr_status call_finish(dr_worker *w, dr_slot *s, const struct ending *end,
                              dr_answer *answer, dr_err *err)
 {
-    dr_blob results[DR_IMAGES_MAX];
+    dr_blob results[DR_PICTURES_MAX];
     bool ok = end == &succeeded, bad = end == &failed;
     const dr_buf *form = dr_publish_form(w, s, &s->ending);
     dr_status st = DR_EIO;

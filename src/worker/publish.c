@@ -148,6 +148,22 @@ void dr_publish_preview(dr_worker *w, dr_slot *s)
 
 /* --- pictures --- */
 
+dr_event_picture dr_publish_picture(const dr_worker *w, const dr_slot *s, int index,
+                                    char key[DR_KEY_MAX])
+{
+    const dr_slot_image *im = &s->images[index];
+    return (dr_event_picture){
+        .index = index,
+        .seed = im->seed,
+        .width = im->width,
+        .height = im->height,
+        .bytes = (int64_t)im->webp.len,
+        .format = dr_image_format_of(s->job->output.format)->name,
+        .key = dr_queue_result_key(w->jobs, s->job->id, index, key),
+        .sheet = index == s->plan.n,
+    };
+}
+
 static void announce(dr_worker *w, dr_slot *s, int index)
 {
     char key[DR_KEY_MAX];
@@ -157,13 +173,7 @@ static void announce(dr_worker *w, dr_slot *s, int index)
         head.seq = s->seq = im->seq;
     im->seq = head.seq;
     const dr_blob blob = { .index = index, .bytes = im->webp.data, .n = im->webp.len };
-    const dr_event_picture e = { .index = index,
-                                 .seed = im->seed,
-                                 .width = im->width,
-                                 .height = im->height,
-                                 .bytes = (int64_t)im->webp.len,
-                                 .key =
-                                     dr_queue_result_key(w->jobs, s->job->id, index, key) };
+    const dr_event_picture e = dr_publish_picture(w, s, index, key);
     dr_event_image(&w->text, &head, &e);
     /* Refused (its memory is full): finish carries the bytes. */
     im->announced = send(w, s, im->seq, &blob) != DR_EIO;
@@ -189,7 +199,7 @@ void dr_publish_image(dr_worker *w, dr_slot *s, int index)
     dr_slot_image *im = &s->images[index];
     const dr_image_opts o = dr_image_output(s->job, im->parameters);
     double from_s = dr_now_s();
-    if (index == s->plan.n - 1) {
+    if (index == s->plan.pictures - 1) {
         const dr_event_step e = { .phase = dr_phase_name(DR_PHASE_COMPRESS),
                                   .step = s->steps,
                                   .steps = s->steps,

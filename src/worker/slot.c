@@ -42,7 +42,7 @@ void dr_slot_lease(dr_worker *w, dr_slot *s, const dr_hold *h)
 void dr_slot_clear(dr_worker *w, dr_slot *s)
 {
     dr_slot_lease(w, s, NULL);
-    for (int i = 0; i < DR_IMAGES_MAX; i++) {
+    for (int i = 0; i < DR_PICTURES_MAX; i++) {
         dr_free(s->images[i].rgb);
         dr_buf_free(&s->images[i].webp);
         s->images[i] = (dr_slot_image){ 0 };

@@ -27,6 +27,7 @@
 #define DR_SLOTS               (2 * DR_BATCH_MAX) /* one batch runs while the last is stored */
 #define DR_WORKER_NAME         128
 #define DR_WEBP_PREVIEW_EFFORT 0
+#define DR_PICTURES_MAX        (DR_IMAGES_MAX + 1)   /* and a sheet of them */
 #define DR_INPUTS_MAX          (2 + DR_CONTROLS_MAX) /* pictures that a job may bring */
 
 typedef enum {
@@ -78,7 +79,7 @@ struct dr_slot {
     const char *code; /* of a failure that is no dr_status: "timeout"; NULL: err's name */
     bool passing;     /* the failure may pass: try again */
     bool unwanted;    /* planned, but does not fit the batch: to be handed back */
-    dr_slot_image images[DR_IMAGES_MAX];
+    dr_slot_image images[DR_PICTURES_MAX];
     int n_images;
     bool progress_begun;
     double progress_at_s;
@@ -244,6 +245,9 @@ bool dr_finish_slot(dr_worker *w, dr_slot *s);
  * here; announce what is not announced yet, once each; false while some
  * could not be. And text as the job wants its events (JSON, or msgpack in w->packed). */
 dr_event_head dr_publish_head(const dr_worker *w, dr_slot *s);
+/* What events say of a compressed picture; key is borrowed. */
+dr_event_picture dr_publish_picture(const dr_worker *w, const dr_slot *s, int index,
+                                    char key[DR_KEY_MAX]);
 bool dr_publish_images(dr_worker *w, dr_slot *s);
 const dr_buf *dr_publish_form(dr_worker *w, const dr_slot *s, const dr_buf *text);
 

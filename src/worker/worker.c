@@ -164,7 +164,7 @@ static void destroy(dr_worker *w)
 {
     for (int i = 0; i < DR_SLOTS; i++) {
         dr_slot *s = &w->slots[i];
-        for (int k = 0; k < DR_IMAGES_MAX; k++) {
+        for (int k = 0; k < DR_PICTURES_MAX; k++) {
             dr_free(s->images[k].rgb);
             dr_buf_free(&s->images[k].webp);
         }

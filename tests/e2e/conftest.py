@@ -12,6 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import msgpack
 import pytest
 import redis as redis_py
 
@@ -84,6 +85,10 @@ class Redis:
         entry = self.client.xadd(f"{P}:q:{queue}", {k: str(v) for k, v in fields.items()})
         own = entry.decode() if queue == "normal" else f"{queue}.{entry.decode()}"
         return fields.get("id", own)
+
+    def pack(self, **job):
+        """One msgpack map, where numbers, lists and bytes keep their types; the entry's id."""
+        return self.client.xadd(f"{P}:q:normal", {"job": msgpack.packb(job)}).decode()
 
     def events(self, job):
         return [json.loads(fields[b"event"])

@@ -2,7 +2,6 @@
 import io
 import json
 
-import msgpack
 import pytest
 from PIL import Image, ImageChops, ImageDraw
 
@@ -37,7 +36,7 @@ def submit(redis, **fields):
     """As msgpack, where pictures are bin."""
     job = {"prompt": PROMPT, "steps": 5, "seed": 3, "strength": 0.6,
            "output": {"lossless": True}, **fields}
-    return redis.client.xadd(f"{P}:q:normal", {"job": msgpack.packb(job)}).decode()
+    return redis.pack(**job)
 
 
 def made(redis, **fields):

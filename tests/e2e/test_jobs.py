@@ -23,7 +23,7 @@ def as_json(redis, job):
 
 
 def as_msgpack(redis, job):
-    return redis.client.xadd(f"{P}:q:normal", {"job": msgpack.packb(job)}).decode()
+    return redis.pack(**job)
 
 
 def picture(data):
@@ -62,7 +62,7 @@ def test_a_job_in_each_shape(redis, send):
     assert end["steps"] == 2
     assert end["images"][0] | {"bytes": 0} == {
         "index": 0, "seed": 5, "width": 64, "height": 64, "bytes": 0,
-        "key": f"{P}:result:{name}:0"}
+        "format": "webp", "key": f"{P}:result:{name}:0"}
     stored = redis.result(name)
     assert len(stored) == end["images"][0]["bytes"]
     assert picture(stored).format == "WEBP"

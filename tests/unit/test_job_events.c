@@ -22,8 +22,8 @@ static const dr_event_head head = {
 };
 
 static const dr_event_picture pictures[] = {
-    { 0, 42, 512, 768, 18320, "{darkroom}:result:17-0:0" },
-    { 1, UINT64_MAX, 512, 768, 17000, "{darkroom}:result:17-0:1" },
+    { 0, 42, 512, 768, 18320, "webp", "{darkroom}:result:17-0:0", false },
+    { 1, UINT64_MAX, 512, 768, 17000, "png", "{darkroom}:result:17-0:1", true },
 };
 
 static void test_events_without_members(void **state)
@@ -77,9 +77,10 @@ static void test_preview_and_image(void **state)
     assert_string_equal(
         b.data, HEAD("preview") ",\"step\":4,\"width\":64,\"height\":96,\"key\":\"k\"}");
     dr_event_image(&b, &head, &pictures[0]);
-    assert_string_equal(b.data, HEAD("image") ",\"index\":0,\"seed\":42,\"width\":512,"
-                                              "\"height\":768,\"bytes\":18320,"
-                                              "\"key\":\"{darkroom}:result:17-0:0\"}");
+    assert_string_equal(
+        b.data, HEAD("image") ",\"index\":0,\"seed\":42,\"width\":512,"
+                              "\"height\":768,\"bytes\":18320,"
+                              "\"format\":\"webp\",\"key\":\"{darkroom}:result:17-0:0\"}");
     dr_buf_free(&b);
 }
 
@@ -131,10 +132,12 @@ static void test_succeeded(void **state)
                           "\"steps\":20,\"cfg_scale\":7.5,\"width\":512,\"height\":768,"
                           "\"seed\":42,\"images\":["
                           "{\"index\":0,\"seed\":42,\"width\":512,\"height\":768,"
-                          "\"bytes\":18320,\"key\":\"{darkroom}:result:17-0:0\"},"
+                          "\"bytes\":18320,\"format\":\"webp\",\"key\":\"{darkroom}:result:"
+                          "17-0:0\"},"
                           "{\"index\":1,\"seed\":\"18446744073709551615\",\"width\":512,"
                           "\"height\":768,\"bytes\":17000,"
-                          "\"key\":\"{darkroom}:result:17-0:1\"}],"
+                          "\"format\":\"png\",\"key\":\"{darkroom}:result:17-0:1\","
+                          "\"sheet\":true}],"
                           "\"timings\":{\"wait\":10,\"load\":0,\"encode\":120,"
                           "\"denoise\":8000,\"decode\":900,\"compress\":60,\"total\":9090},"
                           "\"warnings\":[\"unknown field ignored: foo\",\"a \\\"b\\\"\"]}");
