@@ -42,9 +42,9 @@ void dr_parameters_text(dr_buf *out, const dr_model *m, const dr_job *job,
     dr_buf_puts(out, job->prompt);
     for (int i = 0; i < job->n_loras; i++) {
         const dr_lora_ref *l = &job->loras[i];
-        dr_buf_printf(out, " <lora:%s:%g", l->name, l->strength);
+        dr_buf_printf(out, " <lora:%s:%g", l->name, l->text_strength);
         if (l->text_strength < l->strength || l->text_strength > l->strength)
-            dr_buf_printf(out, ":%g", l->text_strength);
+            dr_buf_printf(out, ":%g", l->strength);
         dr_buf_puts(out, ">");
     }
     dr_buf_puts(out, "\n");

@@ -96,11 +96,23 @@ static dr_status put(dr_fill *f, dr_value *map, const char *name, const char *p,
     return st ? st : dr_value_put(map, f->mem, name, strlen(name), v, f->err);
 }
 
-/* Append a LoRA written as "name", "name:strength" or "name:strength:text_strength" in n
- * bytes; "te=0.5" and "unet=0.5" may stand in any order. */
-static dr_status add_lora_text(dr_fill *f, const char *p, size_t n)
+/* What the numbers behind a name are, apart from those that say it: "te=0.5", "unet=0.5".
+ */
+static const char *const list_order[] = { "name", "strength", "text_strength" };
+static const char *const tag_order[] = { "name", "text_strength", "strength" };
+
+/* A1111's order; a single number is for both parts. */
+static const char *const *order_in_tag(const char *p, size_t n)
 {
-    static const char *const order[] = { "name", "strength", "text_strength" };
+    const char *colon = memchr(p, ':', n);
+    const char *second = colon ? memchr(colon + 1, ':', (size_t)(p + n - colon - 1)) : NULL;
+    return second && strncmp(second + 1, "te=", 3) ? tag_order : list_order;
+}
+
+/* Append a LoRA written as "name" and up to two numbers, in n bytes. */
+static dr_status add_lora_text(dr_fill *f, const char *const order[3], const char *p,
+                               size_t n)
+{
     dr_value map = { .kind = DR_VALUE_MAP };
     dr_status st = DR_OK;
     size_t place = 0;
@@ -112,11 +124,11 @@ static dr_status add_lora_text(dr_fill *f, const char *p, size_t n)
         else if (place && stop - p > 5 && !memcmp(p, "unet=", 5))
             name = "unet";
         p += name ? strlen(name) + 1 : 0;
-        if (!name && place < DR_COUNT(order))
+        if (!name && place < DR_COUNT(list_order))
             name = order[place++];
         st = name ? put(f, &map, name, p, (size_t)(stop - p))
-                  : dr_fail_field(f->err, DR_EINVAL, "loras",
-                                  "loras: must be name:strength:text_strength");
+                  : dr_fail_field(f->err, DR_EINVAL, "loras", "loras: must be %s:%s:%s",
+                                  order[0], order[1], order[2]);
         p = stop + 1;
     }
     return st ? st : add_lora(f, &map);
@@ -160,7 +172,7 @@ static dr_status add_any(dr_fill *f, const dr_row *r, const dr_value *v)
     const char *text;
     if (v->kind == DR_VALUE_STR) {
         dr_status st = dr_to_text(f, r, v, &text);
-        return st ? st : add_lora_text(f, text, v->as.s.n);
+        return st ? st : add_lora_text(f, list_order, text, v->as.s.n);
     }
     if (v->kind != DR_VALUE_MAP)
         return dr_bad(f, r, " %s: must be names, or maps with name and strength",
@@ -205,7 +217,8 @@ static dr_status take_tags(dr_fill *f, dr_job_field field, const char **prompt)
             return dr_bad(f, &f->rows[field],
                           ": %s at byte %zu has no \">\"; close it or take it out", head,
                           at);
-        dr_status st = add_lora_text(f, inside, (size_t)(end - inside));
+        size_t n = (size_t)(end - inside);
+        dr_status st = add_lora_text(f, order_in_tag(inside, n), inside, n);
         if (st) {
             dr_err_wrap(f->err, "%s: %s...> at byte %zu", name, head, at);
             if (f->err)

@@ -168,7 +168,9 @@ static void test_tags(void **state)
     } cases[] = {
         { "a cat <lora:x:0.8>", "a cat ", 1, "x", 0.8, 0.8 },
         { "<lora:x>, a cat", ", a cat", 1, "x", 1, 1 },
-        { "a <lora:x y.safetensors:0.5:0.25> cat", "a  cat", 1, "x y", 0.5, 0.25 },
+        { "a <lora:x y.safetensors:0.5:0.25> cat", "a  cat", 1, "x y", 0.25, 0.5 },
+        { "<lora:x:0.5:unet=2>", "", 1, "x", 2, 0.5 },
+        { "<lora:x:unet=2:te=0.5>", "", 1, "x", 2, 0.5 },
         { "<lora:b:2><lora:x:te=0:unet=-1>", "", 2, "x", -1, 0 },
         { "<lora:x:1e-1>", "", 1, "x", 0.1, 0.1 },
         { "gr\xc3\xbcn <lora:\xc3\xbc:1>!", "gr\xc3\xbcn !", 1, "\xc3\xbc", 1, 1 },
@@ -212,7 +214,7 @@ static void test_bad_tags(void **state)
           "prompt: <lora:...> at byte 2: loras[0].strength \"y\": must be a" },
         { "<lora:x:>", "must be a number in -10..10" },
         { "<lora:x:11>", "must be a number in -10..10" },
-        { "<lora:x:1:2:3>", "must be name:strength:text_strength" },
+        { "<lora:x:1:2:3>", "must be name:text_strength:strength" },
         { "<lora:../x:1>", "must be a name without" },
         { "<lora:a/b>", "must be a name without" },
     };
