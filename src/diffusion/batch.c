@@ -76,7 +76,7 @@ static bool alloc_parts(dr_batch *b, dr_batch_task *tasks, int n)
     size_t jobs = (size_t)b->n_jobs, images = (size_t)b->n_images;
     b->job = dr_arena_alloc(mem, jobs * sizeof *b->job);
     b->image = dr_arena_alloc(mem, images * sizeof *b->image);
-    b->row = dr_arena_alloc(mem, images * sizeof(dr_image *));
+    b->row = dr_arena_alloc(mem, images * sizeof(dr_batch_image *));
     b->text_of = dr_arena_alloc(mem, (size_t)b->guides * images * sizeof *b->text_of);
     return b->job && b->image && b->row && b->text_of;
 }
@@ -84,7 +84,7 @@ static bool alloc_parts(dr_batch *b, dr_batch_task *tasks, int n)
 static void fill_jobs(dr_batch *b, dr_batch_task *tasks, int n)
 {
     dr_batch_job *j = b->job;
-    dr_image *p = b->image;
+    dr_batch_image *p = b->image;
     for (int i = 0; i < n; i++) {
         if (tasks[i].err.code)
             continue;
@@ -303,7 +303,7 @@ bool dr_group_choose(dr_batch *b)
     for (int i = 0; i < b->n_jobs; i++) {
         dr_batch_job *j = &b->job[i];
         for (int64_t k = 0; k < j->t->plan.n && !j->over; k++) {
-            dr_image *p = &j->image[k];
+            dr_batch_image *p = &j->image[k];
             if (p->decoded)
                 continue;
             if (b->n_rows && p->step != b->row[0]->step)

@@ -22,7 +22,7 @@ typedef struct {
     float *kept;       /* room for its final latents */
     bool is_kept, decoded;
     dr_torch_rng rng; /* where the job's noise is PyTorch's */
-} dr_image;
+} dr_batch_image;
 
 /* The UNet's outputs that guidance is made of, and the prompts that they read. */
 typedef enum {
@@ -43,7 +43,7 @@ typedef struct {
 struct dr_batch_job {
     dr_batch_task *t;
     const dr_observer *obs;            /* never NULL */
-    dr_image *image;                   /* [t->plan.n] */
+    dr_batch_image *image;             /* [t->plan.n] */
     dr_batch_prompt prompt[DR_GUIDES]; /* the first `guides` of the batch */
     dr_reading reading;                /* what is to be told of them */
     dr_init *init;                     /* its pictures; NULL: none, or it is over */
@@ -58,7 +58,7 @@ typedef struct {
     dr_run *r;
     dr_batch_job *job;
     int n_jobs;
-    dr_image *image; /* of all jobs, in order */
+    dr_batch_image *image; /* of all jobs, in order */
     int n_images;
     int64_t width, height, steps, h, w, c; /* pixels; rows of the sampler; latents */
     int guides;                            /* rows of the UNet's batch a picture takes */
@@ -71,7 +71,7 @@ typedef struct {
     bool repaints; /* what lies outside of their masks is set back after every step */
 
     /* The group; rows are images of its tensors. */
-    dr_image **row; /* [n_images] */
+    dr_batch_image **row; /* [n_images] */
     int n_rows;
     int *text_of; /* [guides * n_images]: the text that a row of the UNet's batch reads */
     const dr_text **text; /* of all steps, no two equal */

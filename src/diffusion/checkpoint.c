@@ -153,7 +153,7 @@ static char *put(char *at, const void *p, size_t n)
     return at + n;
 }
 
-static int row_of(const dr_batch *b, const dr_image *p)
+static int row_of(const dr_batch *b, const dr_batch_image *p)
 {
     for (int i = 0; i < b->n_rows; i++)
         if (b->row[i] == p)
@@ -169,7 +169,7 @@ static char *put_rng(char *at, const dr_torch_rng *r)
 }
 
 /* The record of a picture that is on the device. */
-static char *put_row(char *at, dr_batch *b, const dr_image *p, int row)
+static char *put_row(char *at, dr_batch *b, const dr_batch_image *p, int row)
 {
     float *host = b->m->host;
     dr_download(b->r, dr_slice(b->x, row, 1), host);
@@ -192,7 +192,7 @@ void dr_checkpoint_save(dr_batch *b, dr_batch_job *j)
     for (int64_t i = 0; i < n; i++)
         at = put(at, &j->image[i].step, sizeof j->image[i].step);
     for (int64_t i = 0; i < n; i++) {
-        const dr_image *p = &j->image[i];
+        const dr_batch_image *p = &j->image[i];
         int row = j->in_group ? row_of(b, p) : -1;
         if (p->is_kept)
             at = put(at, p->kept, latent_bytes(b));
@@ -285,7 +285,7 @@ void dr_checkpoint_find(dr_batch *b, dr_batch_job *j)
 
 void dr_checkpoint_load(dr_batch *b, int i)
 {
-    dr_image *p = b->row[i];
+    dr_batch_image *p = b->row[i];
     const char *at = p->saved;
     float *host = b->m->host;
     if (b->r->dry)

@@ -48,7 +48,7 @@ static double flops_left(const dr_batch *b, const dr_batch_job *j)
 {
     double flops = 0;
     for (int i = 0; i < b->n_images; i++) {
-        const dr_image *p = &b->image[i];
+        const dr_batch_image *p = &b->image[i];
         const dr_plan *plan = &p->job->t->plan;
         bool before = p->job <= j;
         if (p->job->over || !(before || p->job->in_group))
@@ -485,8 +485,8 @@ static void check_picture(dr_batch *b, dr_batch_job *j, dr_range range)
 }
 
 /* Keep a picture for the sheet; the last one makes it. */
-static dr_status show_on_sheet(dr_batch_job *j, const dr_image *p, const dr_picture *pic,
-                               dr_err *err)
+static dr_status show_on_sheet(dr_batch_job *j, const dr_batch_image *p,
+                               const dr_picture *pic, dr_err *err)
 {
     const dr_plan *plan = &j->t->plan;
     size_t bytes = (size_t)(pic->width * pic->height) * 3;
@@ -507,7 +507,7 @@ static dr_status show_on_sheet(dr_batch_job *j, const dr_image *p, const dr_pict
 static void decode(dr_batch *b, int i)
 {
     dr_run *r = b->r;
-    dr_image *p = b->row[i];
+    dr_batch_image *p = b->row[i];
     dr_batch_job *j = p->job;
     dr_mark mark = dr_push(r);
     dr_tensor picture = dr_vae_decode(r, &b->m->vae, dr_slice(b->x, i, 1));

@@ -73,13 +73,13 @@ void dr_start_encode(dr_batch *b)
 
 /* --- drawing --- */
 
-static uint64_t seed_of(const dr_image *p)
+static uint64_t seed_of(const dr_batch_image *p)
 {
     return p->job->t->plan.seed + (uint64_t)p->index;
 }
 
 /* Normal noise for one picture into out, on the host; PyTorch's order is [c, h, w]. */
-static void draw(dr_batch *b, dr_image *p, int64_t step, uint32_t stream, float *out)
+static void draw(dr_batch *b, dr_batch_image *p, int64_t step, uint32_t stream, float *out)
 {
     size_t pixels = (size_t)(b->h * b->w), c = (size_t)b->c, count = pixels * c;
     const dr_job *job = p->job->t->job;
@@ -107,7 +107,7 @@ void dr_draw_noise(dr_batch *b, int64_t step)
 
 /* A draw from the encoder's distribution, or its mean, as the UNet knows latents. moments
  * NULL: only the draw is made. */
-static void sample(dr_batch *b, dr_image *p, const float *moments, uint32_t stream,
+static void sample(dr_batch *b, dr_batch_image *p, const float *moments, uint32_t stream,
                    float *out)
 {
     const dr_vae *vae = &b->m->vae;
@@ -141,7 +141,7 @@ size_t dr_start_floats(const dr_batch *b)
 
 /* Draw in diffusers' order; of the encoded pictures diffusers draws also the masked one,
  * where nothing reads it. */
-static start draw_start(dr_batch *b, dr_image *p)
+static start draw_start(dr_batch *b, dr_batch_image *p)
 {
     const dr_job *job = p->job->t->job;
     size_t count = (size_t)(b->h * b->w * b->c);
@@ -177,7 +177,7 @@ static void fill_cond(dr_batch *b, int i, const start *s)
 static void start_row(dr_batch *b, int i)
 {
     const dr_steps *steps = &b->m->steps;
-    dr_image *p = b->row[i];
+    dr_batch_image *p = b->row[i];
     start s = draw_start(b, p);
     bool pure = !s.has || (dr_mask_given(p->job->t->job) && b->first == 0);
     float signal = pure ? 0 : (float)steps->start_signal;
