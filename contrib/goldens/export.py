@@ -28,6 +28,7 @@ from safetensors.torch import save_file
 
 import compare
 import control
+import hires
 import lora
 import prompts
 import samplers
@@ -145,8 +146,8 @@ def manifest(golden):
     lines += ["", "# bytes sha256 path"]
     for p in sorted(golden.rglob("*")):
         name = p.relative_to(golden).as_posix()
-        if p.is_file() and name.startswith(("common/", "control/", "demo/", "lora/", "prompts/",
-                                            "starts/", "tiny-sd1/", "tokens-")):
+        if p.is_file() and name.startswith(("common/", "control/", "demo/", "hires/", "lora/",
+                                            "prompts/", "starts/", "tiny-sd1/", "tokens-")):
             data = p.read_bytes()
             lines.append(f"{len(data)} {hashlib.sha256(data).hexdigest()} {name}")
     return "\n".join(lines) + "\n"
@@ -163,6 +164,7 @@ def export(root):
     lora.export(root, golden)
     prompts.export(root, golden)
     starts.export(root, golden / "starts")
+    hires.export(root, golden / "hires")
     for p in golden.rglob("*.safetensors"):
         p.chmod(0o644)               # safetensors makes them private
     (golden / "MANIFEST").write_text(manifest(golden))

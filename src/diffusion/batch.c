@@ -15,12 +15,14 @@ static const dr_observer nobody = { 0 };
 static bool same_pass(const dr_batch_task *a, const dr_batch_task *b)
 {
     const dr_plan *p = &a->plan, *q = &b->plan;
-    return p->width == q->width && p->height == q->height && p->steps == q->steps &&
-           p->sampler == q->sampler && p->schedule == q->schedule && p->eta == q->eta &&
+    const dr_pass *v = &p->pass[0], *w = &q->pass[0];
+    return p->passes == 1 && q->passes == 1 && v->width == w->width &&
+           v->height == w->height && v->steps == w->steps && p->sampler == q->sampler &&
+           p->schedule == q->schedule && p->eta == q->eta &&
            dr_same_levels(a->job, b->job) && p->guides == q->guides &&
-           p->guided_from == q->guided_from && p->guided_end == q->guided_end &&
+           v->guided_from == w->guided_from && v->guided_end == w->guided_end &&
            p->text_chunks == q->text_chunks && a->job->clip_skip == b->job->clip_skip &&
-           a->job->tiling == b->job->tiling && p->first == q->first &&
+           a->job->tiling == b->job->tiling && v->first == w->first &&
            a->job->task == b->job->task && !a->job->n_controls && !b->job->n_controls &&
            dr_loras_equal(a->job->loras, a->job->n_loras, b->job->loras, b->job->n_loras);
 }
@@ -42,16 +44,17 @@ int dr_tasks_span(const dr_batch_task *tasks, int n)
 /* --- making a batch --- */
 
 /* With nothing left to do (strength 0) there are no rows, and the picture no noise. */
-static dr_status make_steps(dr_model *m, const dr_batch_task *t, dr_err *err)
+static dr_status make_steps(dr_model *m, const dr_batch_task *t, const dr_pass *pass,
+                            dr_err *err)
 {
     const dr_job *job = t->job;
     const dr_plan *plan = &t->plan;
-    bool none = plan->first == plan->steps;
+    bool none = pass->first == pass->steps;
     dr_arena_reset(m->plan_mem);
     const dr_schedule_ask ask = { .sampler = plan->sampler,
                                   .schedule = plan->schedule,
-                                  .steps = plan->steps,
-                                  .first = none ? 0 : plan->first,
+                                  .steps = pass->steps,
+                                  .first = none ? 0 : pass->first,
                                   .eta = plan->eta,
                                   .sigmas = job->sigmas,
                                   .timesteps = job->timesteps,
@@ -205,31 +208,34 @@ static dr_status read_prompts(dr_batch *b, dr_err *err)
     return b->text ? DR_OK : dr_fail(err, DR_ENOMEM, "out of memory for %zu texts", texts);
 }
 
-dr_status dr_batch_open(dr_batch *b, dr_model *m, dr_batch_task *tasks, int n, dr_err *err)
+dr_status dr_batch_open(dr_batch *b, dr_model *m, dr_batch_task *tasks, int n, int number,
+                        dr_err *err)
 {
     const dr_batch_task *first = tasks;
     while (first->err.code)
         first++;
-    const dr_plan *plan = &first->plan;
+    const dr_pass *pass = &first->plan.pass[number];
     *b = (dr_batch){ .m = m,
                      .r = &m->run,
-                     .width = plan->width,
-                     .height = plan->height,
-                     .h = plan->height / m->vae.factor,
-                     .w = plan->width / m->vae.factor,
+                     .pass = number,
+                     .last = number == first->plan.passes - 1,
+                     .width = pass->width,
+                     .height = pass->height,
+                     .h = pass->height / m->vae.factor,
+                     .w = pass->width / m->vae.factor,
                      .c = m->vae.latent_c,
-                     .first = plan->first,
-                     .pictures = dr_init_given(first->job),
+                     .first = pass->first,
+                     .pictures = !number && dr_init_given(first->job),
                      .repaints = dr_mask_given(first->job) && !dr_model_inpaints(m) };
     m->run.wrap = first->job->tiling;
-    dr_status st = make_steps(m, first, err);
+    dr_status st = make_steps(m, first, pass, err);
     if (st ||
         (st = dr_loras_check(m, first->job->loras, first->job->n_loras, &b->lora_bytes,
                              err)) ||
         (st = dr_controls_take(m, first->job, b->control, &b->n_controls, err)))
         return st;
     b->steps = m->steps.count;
-    choose_guides(b, first->job, plan->cfg_scale);
+    choose_guides(b, first->job, first->plan.cfg_scale);
     if (!alloc_parts(b, tasks, n))
         return dr_fail(err, DR_ENOMEM, "out of memory for a batch of %d", n);
     fill_jobs(b, tasks, n);
@@ -242,7 +248,12 @@ static dr_status reserve_job(dr_batch *b, dr_batch_job *j, size_t *note, dr_err 
     const dr_plan *plan = &j->t->plan;
     size_t bytes = j->obs->checkpoint ? dr_checkpoint_bytes(b, j) : 0;
     *note = bytes > *note ? bytes : *note;
-    if (plan->pictures == plan->n)
+    for (int64_t i = 0; i < plan->n && b->pass; i++) {
+        bytes = (size_t)(b->h * b->w * b->c) * sizeof(float);
+        if (!(j->image[i].enlarged = dr_arena_alloc(b->m->plan_mem, bytes)))
+            return dr_fail(err, DR_ENOMEM, "out of memory: %zu bytes for latents", bytes);
+    }
+    if (!b->last || plan->pictures == plan->n)
         return DR_OK;
     bytes = (size_t)(plan->n * b->width * b->height) * 3;
     j->shown = dr_arena_alloc(b->m->plan_mem, bytes);
@@ -351,32 +362,61 @@ static void open_pictures(dr_batch *b, dr_batch_job *j)
         dr_job_end(b, j, &err);
 }
 
-/* Tasks of which the good ones share a forward pass. */
-static void run_span(dr_model *m, dr_batch_task *tasks, int n)
+static void end_tasks(dr_batch_task *tasks, int n, const dr_err *err)
+{
+    for (int i = 0; i < n; i++) {
+        if (tasks[i].err.code)
+            continue;
+        tasks[i].err = *err;
+        if (tasks[i].obs && tasks[i].obs->done)
+            tasks[i].obs->done(tasks[i].obs->ctx, err);
+    }
+}
+
+/* → the pass to make next; those of the plan: there is none. A second pass whose checkpoint
+ * does not fit leads back to the first. */
+static int run_pass(dr_model *m, dr_batch_task *tasks, int n, int pass, dr_carry *carry)
 {
     dr_batch b;
     dr_err err = { 0 };
-    dr_status st = dr_batch_open(&b, m, tasks, n, &err);
+    int passes = tasks->plan.passes;
+    dr_status st = dr_batch_open(&b, m, tasks, n, pass, &err);
+    b.carry = carry;
     if (!st)
         st = reserve_host(&b, &err);
     if (!st)
         st = apply_loras(&b, &err);
-    for (int i = 0; i < n && st; i++) {
-        if (tasks[i].err.code)
-            continue;
-        tasks[i].err = err;
-        if (tasks[i].obs && tasks[i].obs->done)
-            tasks[i].obs->done(tasks[i].obs->ctx, &err);
+    if (st) {
+        end_tasks(tasks, n, &err);
+        return passes;
     }
-    if (st)
-        return;
     for (int i = 0; i < b.n_jobs; i++) {
-        dr_checkpoint_find(&b, &b.job[i]);
+        if (!dr_checkpoint_find(&b, &b.job[i]))
+            return 0;
         open_pictures(&b, &b.job[i]);
     }
     b.start = dr_now_s();
     for (dr_batch_ask(&b); dr_group_choose(&b); dr_batch_ask(&b))
         run_group(&b);
+    if (b.last || b.job->over)
+        return passes;
+    dr_carry_keep(carry, b.job);
+    tasks->stats.loop_allocations += b.loop_allocations;
+    return pass + 1;
+}
+
+/* Tasks of which the good ones share their forward passes; one with two passes is alone. */
+static void run_span(dr_model *m, dr_batch_task *tasks, int n)
+{
+    dr_carry carry = { 0 };
+    dr_err err = { 0 };
+    int passes = tasks->plan.passes;
+    if (passes > 1 && dr_carry_make(&carry, m, &tasks->plan, &err))
+        end_tasks(tasks, n, &err);
+    else
+        for (int pass = passes > 1 ? dr_checkpoint_pass(tasks) : 0; pass < passes;)
+            pass = run_pass(m, tasks, n, pass, &carry);
+    dr_carry_free(&carry);
 }
 
 void dr_batch_run(dr_model *m, dr_batch_task *tasks, int n)

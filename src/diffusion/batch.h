@@ -22,6 +22,7 @@ typedef struct {
     float *kept;       /* room for its final latents */
     bool is_kept, decoded;
     dr_torch_rng rng; /* where the job's noise is PyTorch's */
+    float *enlarged;  /* [h, w, c]: the latents that a second pass begins with */
 } dr_batch_image;
 
 /* The UNet's outputs that guidance is made of, and the prompts that they read. */
@@ -53,9 +54,20 @@ struct dr_batch_job {
     bool in_group, encoded, over;
 };
 
+/* What a job takes from its first pass into the second. */
+typedef struct {
+    int64_t h, w;      /* of its latents */
+    size_t count;      /* floats of a picture's */
+    float *latents;    /* [n, h, w, c]; dr_free */
+    dr_torch_rng *rng; /* [n], where the noise is PyTorch's; dr_free */
+} dr_carry;
+
 typedef struct {
     dr_model *m;
     dr_run *r;
+    int pass;        /* 0, or 1 of a job with hires, the only one then */
+    bool last;       /* pass */
+    dr_carry *carry; /* from the first pass into this; NULL in dry runs */
     dr_batch_job *job;
     int n_jobs;
     dr_batch_image *image; /* of all jobs, in order */
@@ -95,10 +107,16 @@ typedef struct {
     char *note; /* room for a checkpoint; NULL: nobody wants one */
 } dr_batch;
 
-/* batch.c: make the batch of those tasks that have no error, in m's plan memory; all share
- * the first one's shape. Makes the sampler's rows (m->steps) too. */
+/* batch.c: make the batch of those tasks that have no error for their pass, in m's plan
+ * memory; all share the first one's shape. Makes the sampler's rows (m->steps) too. */
 DR_MUST_USE dr_status dr_batch_open(dr_batch *b, dr_model *m, dr_batch_task *tasks, int n,
-                                    dr_err *err);
+                                    int pass, dr_err *err);
+
+/* A job's pass of a batch. */
+static inline const dr_pass *dr_pass_of(const dr_batch *b, const dr_batch_job *j)
+{
+    return &j->t->plan.pass[b->pass];
+}
 
 /* Fill the group: the next pictures that wait at the same step, of as many jobs as there
  * are. → whether any does. */
@@ -148,14 +166,39 @@ void dr_repaint(dr_batch *b, int64_t i);
 /* Add to the call, in the caller's scope, what an inpainting UNet reads beside latents. */
 void dr_add_mask(dr_batch *b, dr_unet_call *call);
 
+/* --- hires.c --- */
+
+/* Give a task its second pass, if it asks for one; the first one is made. DR_EINVAL: too
+ * large, or with a mask. */
+DR_MUST_USE dr_status dr_hires_plan(dr_plan *plan, const dr_model *m, const dr_job *job,
+                                    dr_err *err);
+bool dr_hires_given(const dr_job *job);
+/* Room for what the plan's first pass leaves. DR_ENOMEM. */
+DR_MUST_USE dr_status dr_carry_make(dr_carry *c, const dr_model *m, const dr_plan *plan,
+                                    dr_err *err);
+void dr_carry_free(dr_carry *c); /* accepts {0}; leaves {0} */
+/* Keep what the job's first pass made. */
+void dr_carry_keep(dr_carry *c, const dr_batch_job *j);
+/* The latents of its picture i. */
+static inline float *dr_carry_at(const dr_carry *c, int64_t i)
+{
+    return c->latents + (size_t)i * c->count;
+}
+/* In a second pass: make the latents that the group's pictures begin with. */
+void dr_hires_enlarge(dr_batch *b);
+
 /* --- checkpoint.c --- */
+
+/* The pass that a task's checkpoint was left in; 0 when there is none. */
+int dr_checkpoint_pass(const dr_batch_task *t);
 
 /* Most bytes a job's checkpoint takes. */
 size_t dr_checkpoint_bytes(const dr_batch *b, const dr_batch_job *j);
 /* Hand what the job has so far to its observer, if that is more than nothing. */
 void dr_checkpoint_save(dr_batch *b, dr_batch_job *j);
-/* Find the job's pictures in its checkpoint: sets `step` and `saved`, or warns. */
-void dr_checkpoint_find(dr_batch *b, dr_batch_job *j);
+/* Find the job's pictures in its checkpoint: sets `step` and `saved`, or warns. → whether
+ * that left the batch where it can begin: false when a second pass has no first. */
+bool dr_checkpoint_find(dr_batch *b, dr_batch_job *j);
 /* Put a saved picture into row i of the group's x and hist. */
 void dr_checkpoint_load(dr_batch *b, int i);
 

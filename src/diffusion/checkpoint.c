@@ -9,22 +9,22 @@
 /* A job's unfinished pictures as bytes, from which another worker goes on.
  *
  *   head                    magic, digest of all that decides the pictures, checksum of
- *                           what follows, number of pictures
+ *                           what follows, number of pictures, pass
  *   step[n]                 int64, rows done, never growing from one picture to the next
- *   a record each, if step > 0: latents; before the last step also the sampler's memory
- *   (the tensors that its rows use) and the random generator (where noise is PyTorch's and
- * rows draw it). Philox counts and needs no state.
+ *   a record each, if step > 0 or pass > 0: latents; before the last step also the
+ * sampler's memory (the tensors that its rows use) and the random generator (where noise is
+ * PyTorch's and rows draw it). Philox counts and needs no state.
  *
  * Numbers are this machine's; another byte order shows in the magic. Checkpoints come from
  * a store that others can write to: nothing in them is believed before it was checked. */
 
-#define MAGIC 0x323074706b637264u /* "drckpt02" where the lowest byte comes first */
+#define MAGIC 0x333074706b637264u /* "drckpt03" where the lowest byte comes first */
 
 typedef struct {
     uint64_t magic;
     char digest[32];
     uint64_t checksum;
-    int64_t n;
+    int64_t n, pass;
 } head;
 
 typedef struct {
@@ -43,18 +43,21 @@ static int hist_of(const dr_batch *b, int64_t step)
     return step < b->steps ? b->m->steps.n_hist : 0;
 }
 
+/* Whether it draws again: in this pass, or when the next one begins. */
 static bool has_rng(const dr_batch *b, const dr_batch_job *j, int64_t step)
 {
-    return b->m->steps.uses_noise && j->t->job->noise == DR_NOISE_TORCH && step < b->steps;
+    bool draws = !b->last || step == 0 || (b->m->steps.uses_noise && step < b->steps);
+    return draws && j->t->job->noise == DR_NOISE_TORCH;
 }
 
-/* Bytes of a picture's record at a step. */
+/* Bytes of a picture's record at a step; at step 0 of a second pass it holds what the first
+ * one made. */
 static size_t record_bytes(const dr_batch *b, const dr_batch_job *j, int64_t step)
 {
-    if (step <= 0)
-        return 0;
-    return latent_bytes(b) * (size_t)(1 + hist_of(b, step)) +
-           (has_rng(b, j, step) ? sizeof(rng_record) : 0);
+    size_t rng = has_rng(b, j, step) ? sizeof(rng_record) : 0;
+    if (step == 0)
+        return b->pass ? b->carry->count * sizeof(float) + rng : 0;
+    return latent_bytes(b) * (size_t)(1 + hist_of(b, step)) + rng;
 }
 
 size_t dr_checkpoint_bytes(const dr_batch *b, const dr_batch_job *j)
@@ -103,9 +106,12 @@ static bool digest_of(char out[32], const dr_batch *b, const dr_batch_job *j)
         c->pndm_alpha_to_one,
         c->original_steps,
         p->guides,
-        p->guided_from,
-        p->guided_end,
-        p->first,
+        p->pass[0].guided_from,
+        p->pass[0].guided_end,
+        p->pass[0].first,
+        p->pass[1].steps, /* 0: there is none */
+        p->pass[1].first,
+        p->passes > 1 ? job->hires.upscaler : 0,
         job->init.fit,
         job->init.mean,
         job->mask.invert,
@@ -181,11 +187,26 @@ static char *put_row(char *at, dr_batch *b, const dr_batch_image *p, int row)
     return has_rng(b, p->job, p->step) ? put_rng(at, &p->rng) : at;
 }
 
+/* One whose last step is done. */
+static char *put_kept(char *at, const dr_batch *b, const dr_batch_image *p)
+{
+    at = put(at, p->kept, latent_bytes(b));
+    return has_rng(b, p->job, p->step) ? put_rng(at, &p->rng) : at;
+}
+
+/* One that the second pass has not begun. */
+static char *put_carry(char *at, const dr_batch *b, const dr_batch_image *p)
+{
+    const dr_carry *c = b->carry;
+    at = put(at, dr_carry_at(c, p->index), c->count * sizeof(float));
+    return has_rng(b, p->job, 0) ? put_rng(at, &c->rng[p->index]) : at;
+}
+
 void dr_checkpoint_save(dr_batch *b, dr_batch_job *j)
 {
     int64_t n = j->t->plan.n;
-    head v = { .magic = MAGIC, .n = n };
-    if (!b->note || !j->obs->checkpoint || j->image[0].step == 0 ||
+    head v = { .magic = MAGIC, .n = n, .pass = b->pass };
+    if (!b->note || !j->obs->checkpoint || (!b->pass && j->image[0].step == 0) ||
         !digest_of(v.digest, b, j))
         return;
     char *body = b->note + sizeof v, *at = body;
@@ -195,7 +216,9 @@ void dr_checkpoint_save(dr_batch *b, dr_batch_job *j)
         const dr_batch_image *p = &j->image[i];
         int row = j->in_group ? row_of(b, p) : -1;
         if (p->is_kept)
-            at = put(at, p->kept, latent_bytes(b));
+            at = put_kept(at, b, p);
+        else if (p->step == 0 && b->pass)
+            at = put_carry(at, b, p);
         else if (row >= 0 && p->step > 0)
             at = put_row(at, b, p, row);
         else if (p->step > 0)
@@ -244,7 +267,7 @@ static const char *read_checkpoint(const dr_batch *b, dr_batch_job *j)
     if (v.magic != MAGIC)
         return "it is of another format";
     if (!digest_of(digest, b, j) || memcmp(v.digest, digest, sizeof digest) != 0 ||
-        v.n != j->t->plan.n)
+        v.n != j->t->plan.n || v.pass != b->pass)
         return "it is of another job or model";
     if (v.checksum != dr_hash64(at, left))
         return "it is damaged";
@@ -267,13 +290,51 @@ static const char *read_checkpoint(const dr_batch *b, dr_batch_job *j)
     return left ? "it is too long" : NULL;
 }
 
-void dr_checkpoint_find(dr_batch *b, dr_batch_job *j)
+static const char *get_rng(dr_torch_rng *r, const char *at)
+{
+    rng_record v;
+    memcpy(&v, at, sizeof v);
+    memcpy(r->state, v.state, sizeof v.state);
+    r->next = v.next;
+    r->has_spare = v.has_spare;
+    r->spare = v.spare;
+    return at + sizeof v;
+}
+
+/* What a second pass begins with; pictures that have begun it need none. */
+static void get_carry(dr_batch *b, dr_batch_job *j)
+{
+    dr_carry *c = b->carry;
+    for (int64_t i = 0; i < j->t->plan.n && b->pass; i++) {
+        const dr_batch_image *p = &j->image[i];
+        size_t bytes = c->count * sizeof(float);
+        if (p->step > 0 || !p->saved)
+            continue;
+        memcpy(dr_carry_at(c, i), p->saved, bytes);
+        if (has_rng(b, j, 0))
+            get_rng(&c->rng[i], p->saved + bytes);
+    }
+}
+
+int dr_checkpoint_pass(const dr_batch_task *t)
+{
+    head v = { 0 };
+    if (t->resume && t->resume_bytes >= sizeof v)
+        memcpy(&v, t->resume, sizeof v);
+    return v.magic == MAGIC && v.pass > 0 && v.pass < t->plan.passes ? (int)v.pass : 0;
+}
+
+bool dr_checkpoint_find(dr_batch *b, dr_batch_job *j)
 {
     char text[128];
     const char *why = j->t->resume ? read_checkpoint(b, j) : NULL;
-    j->encoded = j->t->resume && !why; /* and its prompt's length was told before */
+    bool resumed = j->t->resume && !why;
+    j->encoded |= resumed; /* and its prompt's length was told before */
+    if (resumed)
+        get_carry(b, j);
+    j->t->resume = NULL; /* its records are known, and of this pass only */
     if (!why)
-        return;
+        return true;
     for (int64_t i = 0; i < j->t->plan.n; i++) {
         j->image[i].step = 0;
         j->image[i].saved = NULL;
@@ -281,6 +342,7 @@ void dr_checkpoint_find(dr_batch *b, dr_batch_job *j)
     snprintf(text, sizeof text, "the checkpoint does not fit (%s); begun anew", why);
     if (j->obs->warning)
         j->obs->warning(j->obs->ctx, text);
+    return !b->pass;
 }
 
 void dr_checkpoint_load(dr_batch *b, int i)
@@ -298,12 +360,6 @@ void dr_checkpoint_load(dr_batch *b, int i)
         dr_upload(b->r, dr_slice(b->hist[k], i, 1), host);
         at += latent_bytes(b);
     }
-    if (has_rng(b, p->job, p->step)) {
-        rng_record v;
-        memcpy(&v, at, sizeof v);
-        memcpy(p->rng.state, v.state, sizeof v.state);
-        p->rng.next = v.next;
-        p->rng.has_spare = v.has_spare;
-        p->rng.spare = v.spare;
-    }
+    if (has_rng(b, p->job, p->step))
+        get_rng(&p->rng, at);
 }

@@ -22,6 +22,17 @@ static void describe_start(dr_buf *out, const dr_job *job)
                       (long long)job->mask.padding);
 }
 
+static void describe_hires(dr_buf *out, const dr_job *job, const dr_plan *plan)
+{
+    static const char *const upscalers[] = { "Latent", "Lanczos" };
+    if (plan->passes == 1)
+        return;
+    dr_buf_printf(out, ", Denoising strength: %g, Hires upscale: %g, Hires upscaler: %s",
+                  job->hires.strength, job->hires.scale, upscalers[job->hires.upscaler]);
+    if (plan->pass[1].steps != plan->pass[0].steps)
+        dr_buf_printf(out, ", Hires steps: %lld", (long long)plan->pass[1].steps);
+}
+
 /* As A1111's ControlNet extension writes them. */
 static void describe_controls(dr_buf *out, const dr_job *job)
 {
@@ -56,7 +67,7 @@ void dr_parameters_text(dr_buf *out, const dr_model *m, const dr_job *job,
                   (long long)plan->steps, dr_sampler_label(plan->sampler),
                   dr_schedule_label(plan->schedule), plan->cfg_scale,
                   (unsigned long long)(plan->seed + (uint64_t)index),
-                  (long long)plan->width, (long long)plan->height, m->name);
+                  (long long)plan->pass[0].width, (long long)plan->pass[0].height, m->name);
     if (job->clip_skip)
         dr_buf_printf(out, ", Clip skip: %lld", (long long)job->clip_skip + 1);
     if (job->subseed_strength > 0)
@@ -68,6 +79,7 @@ void dr_parameters_text(dr_buf *out, const dr_model *m, const dr_job *job,
     if (plan->eta == job->eta)
         dr_buf_printf(out, ", Eta: %g", plan->eta);
     describe_start(out, job);
+    describe_hires(out, job, plan);
     describe_controls(out, job);
     dr_buf_puts(out, ", Version: darkroom " DR_VERSION);
 }
@@ -95,7 +107,7 @@ static void print_text(dr_buf *out, const dr_model *m, const dr_plan *plan)
         "memory        %.1f MiB weights on the device, %.1f MiB activations for one "
         "picture\nwork          %.2f GFLOP a step, %.2f GFLOP a decode\n",
         (double)dr_parts_bytes(c) / 1048576, (double)plan->peak_bytes / 1048576,
-        plan->step_flops / 1e9, plan->decode_flops / 1e9);
+        plan->pass[0].step_flops / 1e9, plan->pass[0].decode_flops / 1e9);
 }
 
 static void print_json(dr_buf *out, const dr_model *m, const dr_plan *plan)
@@ -120,7 +132,7 @@ static void print_json(dr_buf *out, const dr_model *m, const dr_plan *plan)
                   "\"memory\":{\"weights_bytes\":%lld,\"activation_bytes\":%lld},"
                   "\"step_flops\":%.0f,\"decode_flops\":%.0f}\n",
                   (long long)dr_parts_bytes(c), (long long)plan->peak_bytes,
-                  plan->step_flops, plan->decode_flops);
+                  plan->pass[0].step_flops, plan->pass[0].decode_flops);
 }
 
 dr_status dr_model_inspect(dr_buf *out, const char *path, bool json, dr_err *err)

@@ -42,19 +42,44 @@ static int64_t steps_of(const dr_batch_job *j, int64_t *decoded)
     return steps;
 }
 
+/* Work of a job's passes [from, to). Rows of the sampler are taken for steps. */
+static double flops_beside(const dr_batch *b, const dr_batch_job *j, int from, int to)
+{
+    const dr_plan *plan = &j->t->plan;
+    double flops = 0;
+    for (int i = from; i < to && i < plan->passes; i++) {
+        const dr_pass *pass = &plan->pass[i];
+        double rows = (double)(pass->steps - pass->first) *
+                      ((double)b->steps / (double)(b->m->steps.steps - b->first));
+        flops += pass->encode_flops + rows * pass->step_flops +
+                 (double)plan->n * pass->decode_flops;
+    }
+    return flops;
+}
+
+/* Steps of the user's in a job's passes [0, to). */
+static int64_t steps_before(const dr_plan *plan, int to)
+{
+    int64_t steps = 0;
+    for (int i = 0; i < to; i++)
+        steps += plan->pass[i].steps;
+    return steps;
+}
+
 /* Work that lies before the last picture of a job: that of the pictures before it, and the
  * steps that the rest of the group makes with them. */
 static double flops_left(const dr_batch *b, const dr_batch_job *j)
 {
-    double flops = 0;
+    double flops = flops_beside(b, j, b->pass + 1, DR_PASSES_MAX);
     for (int i = 0; i < b->n_images; i++) {
         const dr_batch_image *p = &b->image[i];
-        const dr_plan *plan = &p->job->t->plan;
+        const dr_pass *pass = dr_pass_of(b, p->job);
         bool before = p->job <= j;
         if (p->job->over || !(before || p->job->in_group))
             continue;
-        flops += (double)(b->steps - p->step) * plan->step_flops / (double)plan->n;
-        flops += before && !p->decoded ? plan->decode_flops : 0;
+        flops +=
+            (double)(b->steps - p->step) * pass->step_flops / (double)p->job->t->plan.n;
+        flops += before && !p->decoded ? pass->decode_flops : 0;
     }
     return flops;
 }
@@ -62,17 +87,21 @@ static double flops_left(const dr_batch *b, const dr_batch_job *j)
 static void tell(dr_batch *b, dr_batch_job *j)
 {
     const dr_plan *plan = &j->t->plan;
+    const dr_pass *pass = dr_pass_of(b, j);
     int64_t decoded, steps = steps_of(j, &decoded);
     if (b->r->dry || failed(b) || j->over || !j->obs->progress)
         return;
     double n = (double)plan->n, now = dr_now_s(), done = b->done_flops + b->r->flops;
+    double before = flops_beside(b, j, 0, b->pass);
     double share =
-        ((j->encoded ? plan->encode_flops : 0) + (double)steps / n * plan->step_flops +
-         (double)decoded * plan->decode_flops) /
-        (plan->encode_flops + (double)b->steps * plan->step_flops + n * plan->decode_flops);
+        (before + (j->encoded ? pass->encode_flops : 0) +
+         (double)steps / n * pass->step_flops + (double)decoded * pass->decode_flops) /
+        (before + pass->encode_flops + (double)b->steps * pass->step_flops +
+         n * pass->decode_flops + flops_beside(b, j, b->pass + 1, DR_PASSES_MAX));
     dr_progress p = { .phase = b->phase,
-                      .step = dr_steps_done(&b->m->steps, steps / plan->n),
-                      .steps = plan->steps,
+                      .step = steps_before(plan, b->pass) +
+                              dr_steps_done(&b->m->steps, steps / plan->n),
+                      .steps = steps_before(plan, plan->passes),
                       .percent = 100 * (share > 1 ? 1 : share) };
     if (b->steps_made > 0 && now > b->steps_start)
         p.it_s = (double)b->steps_made / (now - b->steps_start);
@@ -121,7 +150,7 @@ void dr_job_end(dr_batch *b, dr_batch_job *j, const dr_err *err)
     spend(b);
     j->over = true;
     t->err = err ? *err : (dr_err){ 0 };
-    t->stats.loop_allocations = b->loop_allocations;
+    t->stats.loop_allocations += b->loop_allocations;
     dr_init_free(j->init);
     j->init = NULL;
     if (j->obs->done)
@@ -207,9 +236,9 @@ static int map_texts(dr_batch *b, int64_t step)
     return n;
 }
 
-static void tell_notes(dr_batch_job *j)
+static void tell_notes(const dr_batch *b, dr_batch_job *j)
 {
-    for (int i = 0; i < j->reading.n && !j->encoded && j->obs->warning; i++)
+    for (int i = 0; i < j->reading.n && !j->encoded && !b->pass && j->obs->warning; i++)
         j->obs->warning(j->obs->ctx, j->reading.note[i]);
     j->encoded = true;
 }
@@ -237,7 +266,7 @@ static void encode_texts(dr_batch *b)
                         b->guides * b->n_rows);
     for (int i = 0; i < b->n_jobs && !r->dry && !failed(b); i++)
         if (b->job[i].in_group && !b->job[i].over)
-            tell_notes(&b->job[i]);
+            tell_notes(b, &b->job[i]);
 }
 
 static void encode_pictures(dr_batch *b)
@@ -326,8 +355,8 @@ static void show_preview(dr_batch *b, int i, int64_t step)
     uint8_t *rgb = b->m->rgb, *small = rgb + b->width * b->height * 3;
     if (!job->preview.every || !j->obs->preview || !b->m->preview)
         return;
-    if (!r->dry && (step % job->preview.every || step == b->m->steps.steps))
-        return;
+    if (!r->dry && (step % job->preview.every || (b->last && step == b->m->steps.steps)))
+        return; /* the last one would be the picture itself */
     dr_mark mark = dr_push(r);
     dr_tensor matrix = dr_new(r, 1, 1, 1, (b->c + 1) * 3);
     dr_upload(r, matrix, b->m->preview);
@@ -336,7 +365,7 @@ static void show_preview(dr_batch *b, int i, int64_t step)
         dr_picture pic = { .rgb = small, .width = b->w, .height = b->h };
         if (job->preview.size)
             pic = dr_preview_resize(&pic, rgb, job->preview.size, b->width, b->height);
-        j->obs->preview(j->obs->ctx, step, &pic);
+        j->obs->preview(j->obs->ctx, steps_before(&j->t->plan, b->pass) + step, &pic);
     }
     dr_pop(r, mark);
 }
@@ -469,7 +498,7 @@ static void keep_latents(dr_batch *b)
             dr_download(r, dr_slice(b->x, k, 1), b->row[k]->kept);
             b->row[k]->is_kept = true;
         }
-        if (!failed(b) && j->obs->latents && j->image[j->t->plan.n - 1].is_kept)
+        if (!failed(b) && b->last && j->obs->latents && j->image[j->t->plan.n - 1].is_kept)
             j->obs->latents(j->obs->ctx, j->image->kept, j->t->plan.n, b->h, b->w, b->c);
     }
 }
@@ -532,6 +561,20 @@ static void decode(dr_batch *b, int i)
         dr_job_end(b, j, NULL);
 }
 
+/* The pictures of the group's rows; before the last pass there are none. */
+static void decode_rows(dr_batch *b)
+{
+    for (int i = 0; i < (b->r->dry ? 1 : b->n_rows) && !failed(b); i++) {
+        dr_batch_ask(b);
+        if (b->row[i]->job->over)
+            continue;
+        if (b->last)
+            decode(b, i);
+        else
+            b->row[i]->decoded = !b->r->dry;
+    }
+}
+
 void dr_group_run(dr_batch *b)
 {
     dr_run *r = b->r;
@@ -548,11 +591,7 @@ void dr_group_run(dr_batch *b)
     b->flops[DR_PHASE_DENOISE] = r->flops - b->flops[DR_PHASE_ENCODE];
     enter(b, DR_PHASE_DECODE);
     keep_latents(b);
-    for (int i = 0; i < (r->dry ? 1 : b->n_rows) && !failed(b); i++) {
-        dr_batch_ask(b);
-        if (!b->row[i]->job->over)
-            decode(b, i);
-    }
+    decode_rows(b);
     b->flops[DR_PHASE_DECODE] =
         r->flops - b->flops[DR_PHASE_ENCODE] - b->flops[DR_PHASE_DENOISE];
     for (int i = 0; i < b->n_jobs; i++) {

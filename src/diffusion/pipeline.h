@@ -19,23 +19,34 @@ typedef struct dr_dev dr_dev; /* dev/dev.h */
 /* A loaded model: tokenizer, text encoder, UNet, autoencoder. */
 typedef struct dr_model dr_model;
 
+/* One way of a job's pictures through the sampler. With hires there is a second, which
+ * begins with what the first one made, enlarged and put under noise again. */
+#define DR_PASSES_MAX 2
+typedef struct {
+    int64_t width, height;           /* pixels */
+    int64_t steps, first;            /* of them, the one to begin with, 0 without a picture;
+                                        first = steps: none is made */
+    int64_t guided_from, guided_end; /* the steps with guidance: [from, end) */
+    double encode_flops, step_flops,
+        decode_flops; /* of the job, of one step of all its pictures, of a picture */
+} dr_pass;
+
 /* What will run: the job's values with the model's defaults filled in. */
 typedef struct {
-    int64_t width, height, steps, n;
+    int64_t width, height, n; /* of the pictures that are handed out */
+    int64_t steps;            /* of the first pass */
+    dr_pass pass[DR_PASSES_MAX];
+    int passes;
     double cfg_scale;       /* <= 1: no CFG */
     uint64_t seed, subseed; /* of image 0 */
     dr_sampler_id sampler;
     dr_schedule_id schedule;
     double eta;
-    int guides;                      /* rows of the UNet's batch that a picture takes: 1
-                                        without guidance, 2 with, 3 with perp_neg */
-    int64_t guided_from, guided_end; /* the steps with guidance: [from, end) */
-    int64_t text_chunks;             /* of its longest prompt, 75 tokens each */
-    int64_t first;      /* step to begin with, 0 without a picture; steps: none is made */
-    int64_t pictures;   /* that are handed out: n, and the sheet of them */
+    int guides;          /* rows of the UNet's batch that a picture takes: 1 without
+                            guidance, 2 with, 3 with perp_neg */
+    int64_t text_chunks; /* of its longest prompt, 75 tokens each */
+    int64_t pictures;    /* that are handed out: n, and the sheet of them */
     int64_t peak_bytes; /* device memory for activations, as many pictures at once as fit */
-    double encode_flops, step_flops,
-        decode_flops; /* of the job, of one step of all its pictures, of a picture */
 } dr_plan;
 
 typedef enum {
@@ -52,7 +63,7 @@ const char *dr_phase_name(dr_phase p);
 
 typedef struct {
     dr_phase phase;
-    int64_t step, steps; /* of all pictures of the job together */
+    int64_t step, steps; /* of all pictures of the job together, in all its passes */
     double percent;      /* of the whole job, 0..100, never falling */
     double it_s, eta_s;  /* 0 until known */
 } dr_progress;
@@ -135,8 +146,8 @@ typedef struct {
 
 /* Whether two jobs may share a forward pass, were they for one model: same task, size,
  * strength, steps, sampler, schedule or levels, eta, noise, clip_skip, tiling and LoRAs,
- * both with guidance or both without; none with ControlNets. Reads unplanned jobs: unset
- * equals unset only. */
+ * both with guidance or both without; none with ControlNets or hires. Reads unplanned jobs:
+ * unset equals unset only. */
 bool dr_jobs_batch(const dr_job *a, const dr_job *b);
 
 /* Plan every task alone; one that fails gets err and stays out. → how many of the good

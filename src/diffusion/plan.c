@@ -21,25 +21,6 @@ static dr_status check_size(const char *field, int64_t v, const dr_model *m, dr_
                          (long long)(near ? near : f));
 }
 
-/* What a job may ask for and nothing here makes yet: an error, because leaving it out in
- * silence would give another picture than the one asked for. A part that is built takes its
- * row with it. */
-static dr_status refuse_unbuilt(const dr_job *job, dr_err *err)
-{
-    const struct {
-        const char *field;
-        bool asked;
-    } parts[] = {
-        { "hires", job->hires.scale > 1 },
-    };
-    for (size_t i = 0; i < DR_COUNT(parts); i++)
-        if (parts[i].asked)
-            return dr_fail_field(err, DR_EINVAL, parts[i].field,
-                                 "%s: this version cannot do that; leave it out",
-                                 parts[i].field);
-    return DR_OK;
-}
-
 /* --- memory --- */
 
 uint64_t dr_group_memory(const dr_batch *b, size_t peak_bytes)
@@ -92,34 +73,36 @@ done:
 
 /* --- one job --- */
 
-/* Run the job dry for its memory and its work. */
-static dr_status weigh(dr_plan *plan, dr_model *m, const dr_job *job, dr_err *err)
+/* Run a pass dry for its memory and its work. */
+static dr_status weigh(dr_plan *plan, int pass, dr_model *m, const dr_job *job, dr_err *err)
 {
     dr_batch_task t = { .job = job, .plan = *plan };
     dr_batch b;
     size_t peak_bytes;
-    dr_status st = dr_batch_open(&b, m, &t, 1, err);
+    dr_pass *p = &plan->pass[pass];
+    dr_status st = dr_batch_open(&b, m, &t, 1, pass, err);
     if (st)
         return st;
-    plan->steps = m->steps.steps;
+    p->steps = m->steps.steps;
     plan->sampler = m->steps.sampler;
     plan->schedule = m->steps.schedule;
     plan->eta = m->steps.eta;
     plan->guides = b.guides;
-    plan->guided_from = b.guided_from;
-    plan->guided_end = b.guided_end;
+    p->guided_from = b.guided_from;
+    p->guided_end = b.guided_end;
     plan->text_chunks = b.chunks;
     dr_group_choose(&b);
     if ((st = dr_group_fit(&b, &peak_bytes, err)))
         return st;
-    plan->peak_bytes = (int64_t)peak_bytes;
-    plan->encode_flops = b.flops[DR_PHASE_ENCODE];
-    plan->step_flops = b.flops[DR_PHASE_DENOISE] * (double)plan->n / b.n_rows;
+    if ((int64_t)peak_bytes > plan->peak_bytes)
+        plan->peak_bytes = (int64_t)peak_bytes;
+    p->encode_flops = b.flops[DR_PHASE_ENCODE];
+    p->step_flops = b.flops[DR_PHASE_DENOISE] * (double)plan->n / b.n_rows;
     if (b.guides > 1) { /* on average */
-        double guided = (double)(b.guided_end - b.guided_from) / (double)plan->steps;
-        plan->step_flops *= guided + (1 - guided) / b.guides;
+        double guided = (double)(b.guided_end - b.guided_from) / (double)p->steps;
+        p->step_flops *= guided + (1 - guided) / b.guides;
     }
-    plan->decode_flops = b.flops[DR_PHASE_DECODE];
+    p->decode_flops = b.flops[DR_PHASE_DECODE];
     return DR_OK;
 }
 
@@ -131,14 +114,28 @@ static int64_t steps_of(const dr_job *job, const dr_model *m)
     return job->steps ? job->steps : n ? n : m->defaults.steps;
 }
 
-dr_status dr_plan_make(dr_plan *plan, dr_model *m, const dr_job *job, dr_err *err)
+/* Size and steps of the first pass. */
+static dr_status plan_first(dr_pass *p, const dr_model *m, const dr_job *job, dr_err *err)
 {
     int64_t size = m->unet.sample_size * m->vae.factor;
-    dr_status st;
+    dr_status st = DR_OK;
+    *p = (dr_pass){ .width = job->width, .height = job->height, .steps = steps_of(job, m) };
+    if (dr_init_given(job)) {
+        p->first = dr_first_step(p->steps, job->init.strength);
+        st = dr_init_size(&p->width, &p->height, job, m->vae.factor, err);
+    }
+    p->width = p->width ? p->width : size;
+    p->height = p->height ? p->height : size;
+    if (!st && !(st = check_size("width", p->width, m, err)))
+        st = check_size("height", p->height, m, err);
+    return st;
+}
+
+dr_status dr_plan_make(dr_plan *plan, dr_model *m, const dr_job *job, dr_err *err)
+{
+    dr_pass *first = &plan->pass[0];
     *plan = (dr_plan){
-        .width = job->width,
-        .height = job->height,
-        .steps = steps_of(job, m),
+        .passes = 1,
         .n = job->n,
         .pictures = job->n + (job->output.sheet && job->n > 1),
         .cfg_scale = isnan(job->cfg_scale) ? m->defaults.cfg_scale : job->cfg_scale,
@@ -148,18 +145,16 @@ dr_status dr_plan_make(dr_plan *plan, dr_model *m, const dr_job *job, dr_err *er
         .schedule = job->schedule,
         .eta = job->eta,
     };
-    if ((st = refuse_unbuilt(job, err)))
+    dr_status st = plan_first(first, m, job, err);
+    if (st)
         return st;
-    if (dr_init_given(job)) {
-        plan->first = dr_first_step(plan->steps, job->init.strength);
-        st = dr_init_size(&plan->width, &plan->height, job, m->vae.factor, err);
-    }
-    plan->width = plan->width ? plan->width : size;
-    plan->height = plan->height ? plan->height : size;
-    if (st || (st = check_size("width", plan->width, m, err)) ||
-        (st = check_size("height", plan->height, m, err)))
-        return st;
-    return weigh(plan, m, job, err);
+    plan->width = first->width;
+    plan->height = first->height;
+    st = dr_hires_plan(plan, m, job, err);
+    for (int pass = 0; pass < plan->passes && !st; pass++)
+        st = weigh(plan, pass, m, job, err);
+    plan->steps = first->steps;
+    return st;
 }
 
 /* --- several --- */
@@ -202,7 +197,8 @@ bool dr_jobs_batch(const dr_job *a, const dr_job *b)
            guidance_of(a) == guidance_of(b) && a->cfg_start == b->cfg_start &&
            a->cfg_end == b->cfg_end && a->perp_neg == b->perp_neg &&
            a->clip_skip == b->clip_skip && a->tiling == b->tiling && !a->n_controls &&
-           !b->n_controls && dr_loras_equal(a->loras, a->n_loras, b->loras, b->n_loras);
+           !b->n_controls && !dr_hires_given(a) && !dr_hires_given(b) &&
+           dr_loras_equal(a->loras, a->n_loras, b->loras, b->n_loras);
 }
 
 /* Whole jobs in the first `rows` pictures; the first one counts even if it must be split.
@@ -227,7 +223,7 @@ int dr_batch_plan(dr_model *m, dr_batch_task *tasks, int n)
     }
     if (good < 2)
         return good;
-    if (dr_batch_open(&b, m, tasks, dr_tasks_span(tasks, n), &err))
+    if (dr_batch_open(&b, m, tasks, dr_tasks_span(tasks, n), 0, &err))
         return 1; /* it was good alone */
     dr_group_choose(&b);
     return dr_group_fit(&b, &peak_bytes, &err) ? 1 : whole_jobs(&b, b.n_rows);

@@ -8,9 +8,11 @@
 /* What a group begins with: noise, a picture under noise, or what a checkpoint kept; and
  * what keeps a picture outside a mask as it was.
  *
+ * A second pass begins with what the first one made.
+ *
  * Streams of Philox are the kinds of noise that a picture draws before its first step;
  * PyTorch's generator gives them in this order, as diffusers does. */
-enum { STREAM_NOISE, STREAM_ENCODE, STREAM_MASKED };
+enum { STREAM_NOISE, STREAM_ENCODE, STREAM_MASKED, STREAMS };
 
 #define LOGVAR_MIN -30.0f /* diffusers' DiagonalGaussianDistribution */
 #define LOGVAR_MAX 20.0f
@@ -25,7 +27,7 @@ static bool is_steered(const dr_batch *b)
  * nothing but noise; then only what is kept outside of it needs them. */
 static bool needs_picture(const dr_batch *b, const dr_batch_job *j)
 {
-    return dr_init_given(j->t->job) &&
+    return !b->pass && dr_init_given(j->t->job) &&
            (b->repaints || b->first > 0 || !dr_mask_given(j->t->job));
 }
 
@@ -60,6 +62,7 @@ void dr_start_encode(dr_batch *b)
 {
     if (b->row[0]->step > 0 && !is_steered(b))
         return;
+    dr_hires_enlarge(b);
     for (int i = 0; i < b->n_jobs; i++) {
         dr_batch_job *j = &b->job[i];
         if (!j->in_group || j->over)
@@ -87,8 +90,9 @@ static void draw(dr_batch *b, dr_batch_image *p, int64_t step, uint32_t stream, 
     if (job->noise == DR_NOISE_TORCH)
         dr_torch_normal(&p->rng, planar, count);
     else
-        dr_philox_normal(planar, count, seed_of(p), (uint32_t)step, stream);
-    if (step == 0 && stream == STREAM_NOISE && job->subseed_strength > 0)
+        dr_philox_normal(planar, count, seed_of(p), (uint32_t)step,
+                         stream + STREAMS * (uint32_t)b->pass);
+    if (step == 0 && stream == STREAM_NOISE && !b->pass && job->subseed_strength > 0)
         dr_noise_vary(planar, out, count, job->noise,
                       p->job->t->plan.subseed + (uint64_t)p->index, job->subseed_strength);
     for (size_t k = 0; k < c; k++)
@@ -136,7 +140,8 @@ size_t dr_start_floats(const dr_batch *b)
 {
     size_t pixels = (size_t)(b->h * b->w), floats = pixels * (size_t)(5 * b->c + 1);
     size_t picture = (size_t)(b->width * b->height * 3);
-    return (b->pictures || dr_model_inpaints(b->m)) && picture > floats ? picture : floats;
+    bool encodes = b->pictures || b->pass || dr_model_inpaints(b->m);
+    return encodes && picture > floats ? picture : floats;
 }
 
 /* Draw in diffusers' order; of the encoded pictures diffusers draws also the masked one,
@@ -146,13 +151,18 @@ static start draw_start(dr_batch *b, dr_batch_image *p)
     const dr_job *job = p->job->t->job;
     size_t count = (size_t)(b->h * b->w * b->c);
     float *at = b->m->host + count;
-    start s = { .has = needs_picture(b, p->job),
+    start s = { .has = b->pass || needs_picture(b, p->job),
                 .picture = at,
                 .noise = at + count,
                 .masked = at + 2 * count,
                 .cond = at + 3 * count };
-    dr_torch_seed(&p->rng, seed_of(p));
-    if (s.has)
+    if (b->pass) {
+        p->rng = b->carry->rng[p->index];
+        memcpy(s.picture, p->enlarged, count * sizeof *s.picture);
+    } else {
+        dr_torch_seed(&p->rng, seed_of(p));
+    }
+    if (needs_picture(b, p->job))
         sample(b, p, p->job->moments, STREAM_ENCODE, s.picture);
     draw(b, p, 0, STREAM_NOISE, s.noise);
     if (dr_model_inpaints(b->m) || (dr_mask_given(job) && job->noise == DR_NOISE_TORCH))

@@ -136,6 +136,7 @@ static dr_status warn_idle(dr_fill *f)
         { F_ONLY_MASKED, mask, "needs mask" },
         { F_MASK_PADDING, mask, "needs mask" },
         { F_HIRES_STEPS, hires, "needs hires.scale" },
+        { F_HIRES_STEPS, !hires || !levels, "explicit levels say them" },
         { F_HIRES_STRENGTH, hires, "needs hires.scale" },
         { F_HIRES_UPSCALER, hires, "needs hires.scale" },
         { F_LORA_SCALE, job->n_loras, "needs loras" },

@@ -227,9 +227,9 @@ static void strength_chooses_the_first_step(void **state)
         job.init.strength = cases[i].strength;
         if (dr_plan_make(&plan, f->tiny, &job, &err))
             fail_msg("%s", err.message);
-        if (plan.first != cases[i].first)
+        if (plan.pass[0].first != cases[i].first)
             fail_msg("%d steps at %g: from %d, must be %d", (int)job.steps,
-                     job.init.strength, (int)plan.first, (int)cases[i].first);
+                     job.init.strength, (int)plan.pass[0].first, (int)cases[i].first);
     }
 }
 

@@ -416,13 +416,13 @@ static void the_dry_run_counts_texts(void **state)
         kv += 2 * f->tiny->clip.length * f->tiny->kv[i].k.c * (int64_t)sizeof(float);
     assert_true(ten.peak_bytes >= one.peak_bytes + 9 * kv);
     assert_true(two.peak_bytes >= one.peak_bytes + 2 * kv);
-    assert_true(ten.encode_flops > 5 * one.encode_flops);
+    assert_true(ten.pass[0].encode_flops > 5 * one.pass[0].encode_flops);
     assert_int_equal(one.guides, 2);
     assert_int_equal(three.guides, 3);
     assert_int_equal(two.text_chunks, 2);
-    assert_int_equal(some.guided_end, 5);
-    assert_true(fabs(some.step_flops / one.step_flops - 0.75) < 1e-9);
-    assert_true(three.step_flops > 1.4 * one.step_flops);
+    assert_int_equal(some.pass[0].guided_end, 5);
+    assert_true(fabs(some.pass[0].step_flops / one.pass[0].step_flops - 0.75) < 1e-9);
+    assert_true(three.pass[0].step_flops > 1.4 * one.pass[0].step_flops);
     assert_true(three.peak_bytes > one.peak_bytes);
 }
 

@@ -223,6 +223,8 @@ static void test_what_has_no_effect(void **state)
         { "'lora_scale':0.5", "without effect: lora_scale (needs loras)" },
         { "'sigmas':[2,1],'schedule':'karras'",
           "without effect: schedule (explicit levels replace it)" },
+        { "'sigmas':[2,1],'hires_scale':2,'hires_steps':3",
+          "without effect: hires.steps (explicit levels say them)" },
         { "'sheet':true", "without effect: output.sheet (needs n above 1)" },
         { IMAGE "," MASK ",'strength':0.5,'fit':'crop','mask_blur':2", NULL },
     };
