@@ -136,6 +136,9 @@ const dr_conf_row dr_conf_rows[] = {
       "of a 512x512 picture would need 1 GiB."),
     I("device.conv_tile_mb", device.conv_tile_mb, 1, 4096, "32",
       "Mebibytes that the unfolded rows of one convolution tile may take."),
+    I("device.band_rows", device.band_rows, 0, 4096, "0",
+      "Rows of pixels that the autoencoder works on at once, what others call tiles; the\n"
+      "picture is the same. 0: all, or as many as the device's memory takes."),
     I("device.row_group", device.row_group, 0, 1024, "0",
       "Work-items that share a row in norms and softmax, a power of two; 0: 1 on CPUs,\n"
       "128 elsewhere."),

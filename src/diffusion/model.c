@@ -267,6 +267,7 @@ dr_status dr_model_load(dr_model **out, dr_dev *dev, const char *path, const dr_
     m->mem = dr_arena_new();
     m->plan_mem = dr_arena_new();
     m->n_texts = conf->model.text_cache;
+    m->band_rows = conf->device.band_rows;
     m->controls = dr_controls_new(conf);
     m->texts = dr_alloc((size_t)m->n_texts * sizeof *m->texts);
     snprintf(m->path, sizeof m->path, "%s", path);

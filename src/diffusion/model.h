@@ -36,10 +36,11 @@ typedef struct {
 struct dr_model {
     char name[DR_MODEL_NAME], path[DR_PATH_MAX];
     dr_part parts[DR_PARTS];
-    dr_arena *mem; /* the model's own structures */
-    dr_dev *dev;   /* borrowed; NULL: names and shapes only */
-    dr_pool *pool; /* weights */
-    dr_run run;    /* activations */
+    dr_arena *mem;     /* the model's own structures */
+    dr_dev *dev;       /* borrowed; NULL: names and shapes only */
+    dr_pool *pool;     /* weights */
+    dr_run run;        /* activations */
+    int64_t band_rows; /* rows of pixels in the autoencoder at once; 0: all that fit */
     dr_bpe *bpe;
     dr_clip clip;
     dr_unet unet;

@@ -51,12 +51,27 @@ static dr_status measure(dr_batch *b, int n, size_t *peak_bytes, dr_err *err)
                    (unsigned long long)(need >> 20), (unsigned long long)(have >> 20));
 }
 
+/* Where one picture alone is too large, it is the autoencoder that must work in bands; but
+ * for a setting, no narrower ones than it takes. */
+static void choose_bands(dr_batch *b, size_t *peak_bytes)
+{
+    static const int64_t rows[] = { 256, 64, 16 };
+    for (size_t i = 0; i < DR_COUNT(rows) && !b->m->band_rows; i++) {
+        dr_err why = { 0 };
+        if (measure(b, 1, peak_bytes, &why) != DR_ENOMEM)
+            return;
+        b->r->band_rows = rows[i];
+    }
+}
+
 dr_status dr_group_fit(dr_batch *b, size_t *peak_bytes, dr_err *err)
 {
-    int fits = 0, too_many = b->n_rows;
+    int fits = 0, too_many = b->n_rows + 1;
     dr_err why = { 0 };
+    b->r->band_rows = b->m->band_rows;
     if (measure(b, b->n_rows, peak_bytes, &why) != DR_ENOMEM)
         goto done;
+    choose_bands(b, peak_bytes);
     while (too_many - fits > 1) {
         int n = (fits + too_many) / 2;
         dr_status st = measure(b, n, peak_bytes, &why);
@@ -96,6 +111,7 @@ static dr_status weigh(dr_plan *plan, int pass, dr_model *m, const dr_job *job, 
         return st;
     if ((int64_t)peak_bytes > plan->peak_bytes)
         plan->peak_bytes = (int64_t)peak_bytes;
+    plan->band_rows = b.r->band_rows;
     p->encode_flops = b.flops[DR_PHASE_ENCODE];
     p->step_flops = b.flops[DR_PHASE_DENOISE] * (double)plan->n / b.n_rows;
     if (b.guides > 1) { /* on average */

@@ -1,4 +1,4 @@
-#include "nn/vae.h"
+#include "nn/vae_bands.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -181,11 +181,9 @@ static void finish(dr_run *r, const dr_vae_half *h, dr_tensor x, dr_tensor y,
     dr_pop(r, mark);
 }
 
-dr_tensor dr_vae_decode(dr_run *r, const dr_vae *m, dr_tensor z)
+dr_tensor dr_vae_expand(dr_run *r, const dr_vae *m, dr_tensor z)
 {
     const dr_vae_half *h = &m->decoder;
-    dr_tensor out = dr_new(r, z.n, z.h * m->factor, z.w * m->factor, 3);
-    dr_mark mark = dr_push(r);
     dr_tensor x = dr_new(r, z.n, z.h, z.w, z.c);
     op_scale(r, z, x, (float)(1.0 / m->scaling_factor), (float)m->shift_factor);
     if (m->post_quant.out)
@@ -193,7 +191,20 @@ dr_tensor dr_vae_decode(dr_run *r, const dr_vae *m, dr_tensor z)
     dr_show(r, x, "post_quant_conv");
     x = op_conv2d(r, x, &h->conv_in, &dr_window3);
     dr_show(r, x, "decoder.conv_in");
-    x = mid_forward(r, h, x, "decoder");
+    return mid_forward(r, h, x, "decoder");
+}
+
+dr_tensor dr_vae_decode(dr_run *r, const dr_vae *m, dr_tensor z)
+{
+    const dr_vae_half *h = &m->decoder;
+    dr_tensor out = dr_new(r, z.n, z.h * m->factor, z.w * m->factor, 3);
+    dr_mark mark = dr_push(r);
+    if (r->band_rows) {
+        dr_vae_decode_bands(r, m, z, out);
+        dr_pop(r, mark);
+        return out;
+    }
+    dr_tensor x = dr_vae_expand(r, m, z);
     for (int i = 0; i < h->n_levels; i++) {
         dr_conv_opts up = dr_window3; /* nearest neighbour, then a convolution */
         up.up_h = 2 * x.h;
@@ -206,6 +217,17 @@ dr_tensor dr_vae_decode(dr_run *r, const dr_vae *m, dr_tensor z)
     return out;
 }
 
+void dr_vae_condense(dr_run *r, const dr_vae *m, dr_tensor x, dr_tensor out)
+{
+    const dr_vae_half *h = &m->encoder;
+    x = mid_forward(r, h, x, "encoder");
+    dr_tensor moments = m->quant.out ? dr_new(r, out.n, out.h, out.w, out.c) : out;
+    finish(r, h, x, moments, "encoder");
+    if (m->quant.out)
+        op_conv2d_into(r, out, moments, &m->quant, &(dr_conv_opts){ 0 });
+    dr_show(r, out, "quant_conv");
+}
+
 dr_tensor dr_vae_encode(dr_run *r, const dr_vae *m, dr_tensor picture)
 {
     const dr_vae_half *h = &m->encoder;
@@ -214,18 +236,18 @@ dr_tensor dr_vae_encode(dr_run *r, const dr_vae *m, dr_tensor picture)
     dr_tensor out =
         dr_new(r, picture.n, picture.h / m->factor, picture.w / m->factor, h->conv_out.out);
     dr_mark mark = dr_push(r);
+    if (r->band_rows) {
+        dr_vae_encode_bands(r, m, picture, out);
+        dr_pop(r, mark);
+        return out;
+    }
     dr_tensor x = op_conv2d(r, picture, &h->conv_in, &dr_window3);
     dr_show(r, x, "encoder.conv_in");
     for (int i = 0; i < h->n_levels; i++) {
         x = level_forward(r, &h->levels[i], x, x.h / 2, x.w / 2, &down);
         dr_show(r, x, "encoder.down_blocks.%d", i);
     }
-    x = mid_forward(r, h, x, "encoder");
-    dr_tensor moments = m->quant.out ? dr_new(r, out.n, out.h, out.w, out.c) : out;
-    finish(r, h, x, moments, "encoder");
-    if (m->quant.out)
-        op_conv2d_into(r, out, moments, &m->quant, &(dr_conv_opts){ 0 });
-    dr_show(r, out, "quant_conv");
+    dr_vae_condense(r, m, x, out);
     dr_pop(r, mark);
     return out;
 }

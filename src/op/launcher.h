@@ -44,6 +44,13 @@ static inline dr_grid grid3(int64_t x, int64_t y, int64_t z)
     return (dr_grid){ .dims = 3, .global = { (size_t)x, (size_t)y, (size_t)z } };
 }
 
+/* One work-group of WG work-items for each of `rows` rows. */
+static inline dr_grid grid_rows(const dr_run *r, int64_t rows)
+{
+    size_t wg = r->dry ? 1 : (size_t)dr_row_group(r->dev);
+    return (dr_grid){ .dims = 1, .global = { (size_t)rows * wg }, .local = { wg } };
+}
+
 /* Work-items for c neighbours: BLOCK each, as in cl/prelude.h. */
 #define BLOCK 8
 

@@ -5,13 +5,6 @@
 #include <assert.h>
 #include <math.h>
 
-/* One work-group of WG work-items for each of `rows` rows. */
-static dr_grid grid_rows(const dr_run *r, int64_t rows)
-{
-    size_t wg = r->dry ? 1 : (size_t)dr_row_group(r->dev);
-    return (dr_grid){ .dims = 1, .global = { (size_t)rows * wg }, .local = { wg } };
-}
-
 dr_status op_unpack_weights(dr_dev *d, dr_mem *file, dr_mem *to, size_t at, int64_t o,
                             int64_t c, int64_t s, int kind, dr_err *err)
 {
@@ -162,48 +155,6 @@ dr_tensor op_conv2d(dr_run *r, dr_tensor x, const dr_weight_mat *w, const dr_con
         fail_shape(r, "conv2d", x, "the result's h", s.h, 1);
     dr_tensor y = dr_new(r, s.n, s.h, s.w, w->out);
     op_conv2d_into(r, y, x, w, o);
-    return y;
-}
-
-#define SLAB_ROWS 64 /* rows whose statistics one work-item gathers; they stay in cache */
-
-dr_tensor op_group_norm(dr_run *r, dr_tensor x, const dr_weight_norm *w, bool silu)
-{
-    dr_tensor y = dr_new(r, x.n, x.h, x.w, x.c);
-    if (stop(r, "group_norm"))
-        return y;
-    if (x.c != w->w.c || w->groups <= 0 || x.c % w->groups) {
-        fail_shape(r, "group_norm", x, "c", x.c, w->w.c);
-        return y;
-    }
-    int64_t t = positions(x), slabs = (t + SLAB_ROWS - 1) / SLAB_ROWS;
-    dr_mark mark = dr_push(r);
-    dr_tensor part = dr_new(r, x.n, slabs, 2, x.c), coef = dr_new(r, x.n, 1, 3, x.c);
-    LAUNCH(r, DR_K_group_norm_partial, grid3(blocks(x.c), slabs, x.n), T(x), T(part),
-           DR_LONG(t), DR_LONG(x.c), DR_LONG(SLAB_ROWS));
-    LAUNCH(r, DR_K_group_norm_combine, grid_rows(r, w->groups * x.n), T(part), T(w->w),
-           T(w->b), T(coef), DR_LONG(t), DR_LONG(x.c), DR_LONG(SLAB_ROWS), DR_LONG(slabs),
-           DR_LONG(w->groups), DR_FLOAT(w->eps));
-    LAUNCH(r, DR_K_group_norm_apply, grid3(blocks(x.c), t, x.n), T(x), T(coef), T(y),
-           DR_LONG(t), DR_LONG(x.c), DR_INT(silu));
-    dr_pop(r, mark);
-    return y;
-}
-
-void op_layer_norm_into(dr_run *r, dr_tensor y, dr_tensor x, const dr_weight_norm *w)
-{
-    if (stop(r, "layer_norm"))
-        return;
-    if (x.c != w->w.c || !same_shape(x, y))
-        fail_shape(r, "layer_norm", x, "c", x.c, w->w.c);
-    LAUNCH(r, DR_K_layer_norm, grid_rows(r, x.n * positions(x)), T(x), T(w->w), T(w->b),
-           T(y), DR_LONG(x.c), DR_FLOAT(w->eps));
-}
-
-dr_tensor op_layer_norm(dr_run *r, dr_tensor x, const dr_weight_norm *w)
-{
-    dr_tensor y = dr_new(r, x.n, x.h, x.w, x.c);
-    op_layer_norm_into(r, y, x, w);
     return y;
 }
 

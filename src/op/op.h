@@ -62,6 +62,13 @@ void op_conv2d_into(dr_run *r, dr_tensor y, dr_tensor x, const dr_weight_mat *w,
 
 /* Group norm over channels-last, through SiLU when silu. Wu & He 2018. */
 dr_tensor op_group_norm(dr_run *r, dr_tensor x, const dr_weight_norm *w, bool silu);
+/* The same of a picture [1, h, w, c] that comes in bands of rows: gather the statistics of
+ * a band, whose first row is row `first`, into part ([1, h, 2, c]); when all are there,
+ * combine them to coef ([1, 1, 3, c]); apply that to bands. width: w. */
+void op_group_norm_gather(dr_run *r, dr_tensor x, dr_tensor part, int64_t first);
+void op_group_norm_combine(dr_run *r, dr_tensor part, int64_t width,
+                           const dr_weight_norm *w, dr_tensor coef);
+dr_tensor op_group_norm_apply(dr_run *r, dr_tensor x, dr_tensor coef, bool silu);
 /* Layer norm over c. Ba et al. 2016. */
 dr_tensor op_layer_norm(dr_run *r, dr_tensor x, const dr_weight_norm *w);
 void op_layer_norm_into(dr_run *r, dr_tensor y, dr_tensor x, const dr_weight_norm *w);

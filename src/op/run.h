@@ -40,6 +40,7 @@ struct dr_run {
     double flops;      /* of products and convolutions, counted in dry and real runs */
     size_t peak_bytes; /* most activations alive at once */
     size_t attention_tile_bytes, conv_tile_bytes;
+    int64_t band_rows; /* of large pictures that are worked on at once; 0: all */
     struct dr_slab *slabs;
     int n_slabs, cap_slabs, slab; /* slab: the one that new tensors come from */
     size_t used;                  /* bytes used in it */
@@ -78,6 +79,14 @@ static inline dr_tensor dr_slice(dr_tensor x, int64_t first, int64_t n)
 {
     x.at += (size_t)(first * x.h * x.w * x.c);
     x.n = n;
+    return x;
+}
+
+/* Rows [first, first + h) of x, one image. */
+static inline dr_tensor dr_rows(dr_tensor x, int64_t first, int64_t h)
+{
+    x.at += (size_t)(first * x.w * x.c);
+    x.h = h;
     return x;
 }
 

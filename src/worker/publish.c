@@ -85,11 +85,12 @@ void dr_publish_started(dr_worker *w, dr_slot *s)
                                .attempt = s->start.attempt };
     dr_log(DR_INFO, "job.start",
            "id=%s model=%s width=%lld height=%lld steps=%lld n=%lld seed=%llu attempt=%lld "
-           "crashes=%lld wait_ms=%lld",
+           "crashes=%lld wait_ms=%lld band_rows=%lld",
            s->job->id, dr_models_name(w->models, s->model), (long long)s->plan.width,
            (long long)s->plan.height, (long long)s->plan.steps, (long long)s->plan.n,
            (unsigned long long)s->plan.seed, (long long)s->start.attempt,
-           (long long)s->start.crashes, (long long)s->claim.wait_ms);
+           (long long)s->start.crashes, (long long)s->claim.wait_ms,
+           (long long)s->plan.band_rows);
     if (!may_send(w, s))
         return;
     const dr_event_head head = dr_publish_head(w, s);

@@ -1,0 +1,228 @@
+#include "../lib/outcome.h"
+
+#include "diffusion/model.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The autoencoder in bands of rows gives what it gives at once, and does so by itself where
+ * the device is too small. */
+
+#define LIMIT 1e-5
+
+typedef struct {
+    golden *g;
+    dr_model *model;
+} fixture;
+
+static int setup(void **state)
+{
+    golden *g = golden_open("tests/golden/demo");
+    fixture *f = *state = dr_arena_alloc(g->mem, sizeof *f);
+    golden_device(g);
+    f->g = g;
+    f->model = golden_model(g, "contrib/demo-model/model");
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    fixture *f = *state;
+    void *g = f->g;
+    dr_model_close(f->model);
+    return golden_teardown(&g);
+}
+
+/* --- both ways --- */
+
+typedef struct {
+    const dr_vae *vae;
+    dr_tensor (*way)(dr_run *r, const dr_vae *m, dr_tensor x);
+    golden_tensor in;
+    float *out;
+    size_t count, peak_bytes;
+    int64_t band_rows;
+    bool wrap;
+} call;
+
+static void body(dr_run *r, void *ctx)
+{
+    call *c = ctx;
+    r->band_rows = c->band_rows;
+    r->wrap = c->wrap;
+    dr_tensor y = c->way(r, c->vae, golden_put(r, c->in));
+    assert_true((size_t)dr_count(y) <= c->count);
+    dr_download(r, y, c->out);
+    c->peak_bytes = r->peak_bytes;
+}
+
+/* Smooth with some noise: norms see different statistics in each band. */
+static golden_tensor waves(golden *g, int64_t n, int64_t h, int64_t w, int64_t c)
+{
+    golden_tensor x = { .n = n, .h = h, .w = w, .c = c };
+    uint32_t noise = 7;
+    x.data = dr_arena_alloc(g->mem, golden_count(x) * sizeof *x.data);
+    for (size_t i = 0; i < golden_count(x); i++) {
+        double row = (double)((int64_t)i / (w * c)), col = (double)((int64_t)i / c % w);
+        noise = noise * 1664525u + 1013904223u;
+        x.data[i] = (float)(0.7 * sin(row / 5 + (double)((int64_t)i % c)) * cos(col / 9) +
+                            0.3 * (noise / 4294967296.0 - 0.5));
+    }
+    return x;
+}
+
+static void equals_the_whole(void **state)
+{
+    fixture *f = *state;
+    static const struct {
+        bool encode;
+        int64_t n, h, w; /* latents */
+        bool wrap;
+    } cases[] = {
+        { false, 1, 16, 16, false }, { false, 2, 9, 13, false }, { false, 1, 12, 20, true },
+        { false, 1, 1, 3, false },   { true, 1, 16, 16, false }, { true, 2, 9, 13, false },
+        { true, 1, 12, 20, true },   { true, 1, 2, 1, false },
+    };
+    static const int64_t bands[] = { 1, 7, 16, 50, 1000 };
+    const dr_vae *vae = &f->model->vae;
+    for (size_t i = 0; i < DR_COUNT(cases); i++) {
+        int64_t s = cases[i].encode ? vae->factor : 1, c = cases[i].encode ? 3 : 4;
+        call whole = { .vae = vae,
+                       .way = cases[i].encode ? dr_vae_encode : dr_vae_decode,
+                       .in = waves(f->g, cases[i].n, cases[i].h * s, cases[i].w * s, c),
+                       .wrap = cases[i].wrap };
+        whole.count = golden_count(whole.in) * 64;
+        call banded = whole;
+        whole.out = dr_arena_alloc(f->g->mem, whole.count * sizeof(float));
+        banded.out = dr_arena_alloc(f->g->mem, whole.count * sizeof(float));
+        golden_run(f->g, body, &whole, 0, NULL);
+        size_t count = cases[i].encode ? golden_count(whole.in) / 192 * 8
+                                       : golden_count(whole.in) / 4 * 192;
+        for (size_t k = 0; k < DR_COUNT(bands); k++) {
+            banded.band_rows = bands[k];
+            golden_run(f->g, body, &banded, 0, NULL);
+            golden_near(f->g, cases[i].encode ? "encode" : "decode", banded.out, whole.out,
+                        count, LIMIT);
+        }
+    }
+}
+
+/* --- on small devices --- */
+
+static outcome run(fixture *f, const dr_job *job)
+{
+    dr_err err = { 0 };
+    outcome o = { .g = f->g };
+    if (outcome_try(f->model, job, &o, &err))
+        fail_msg("%s", err.message);
+    return o;
+}
+
+static dr_job large_job(void)
+{
+    return (dr_job){ .id = "large",
+                     .prompt = "a red circle on a blue background",
+                     .negative_prompt = "",
+                     .width = 320,
+                     .height = 256,
+                     .steps = 2,
+                     .cfg_scale = 1, /* so that the UNet needs less than the autoencoder */
+                     .eta = NAN,
+                     .seed = 5,
+                     .n = 1 };
+}
+
+static int largest_difference(const outcome *a, const outcome *b)
+{
+    int most = 0;
+    for (size_t k = 0; k < outcome_bytes(a); k++) {
+        int d = abs(a->rgb[0][k] - b->rgb[0][k]);
+        most = d > most ? d : most;
+    }
+    return most;
+}
+
+/* Scratch that is small beside the activations; and the memory that the model has is gone.
+ */
+static void small_tiles(dr_model *m)
+{
+    dr_dev *dev = m->dev;
+    dr_run_free(&m->run);
+    dr_run_init(&m->run, dev, (size_t)4 << 20, (size_t)4 << 20);
+}
+
+/* Too little memory, too small buffers: the picture is the same. */
+static void small_devices_take_bands(void **state)
+{
+    fixture *f = *state;
+    dr_dev_info *info = (dr_dev_info *)dr_dev_describe(f->g->dev);
+    const dr_dev_info before = *info;
+    dr_job job = large_job();
+    dr_plan whole, part;
+    dr_err err = { 0 };
+    small_tiles(f->model);
+    assert_int_equal(dr_plan_make(&whole, f->model, &job, &err), DR_OK);
+    assert_int_equal(whole.band_rows, 0);
+    outcome want = run(f, &job);
+    for (int i = 0; i < 3; i++) {
+        uint64_t pool = dr_pool_bytes(f->model->pool), peak = (uint64_t)whole.peak_bytes;
+        *info = before;
+        info->memory_bytes = i == 0   ? pool + peak * 4 / 5
+                             : i == 1 ? pool + peak * 2 / 5
+                                      : before.memory_bytes;
+        if (i == 2) /* a layer at full size has 32 channels */
+            info->max_alloc_bytes = (uint64_t)(320 * 256 * 32 * 4 - 1);
+        small_tiles(f->model);
+        dr_status st = dr_plan_make(&part, f->model, &job, &err);
+        outcome have = st ? (outcome){ 0 } : run(f, &job);
+        *info = before;
+        if (st)
+            fail_msg("%d: %s", i, err.message);
+        print_message("%d: %d rows at once, %zu of %zu KiB\n", i, (int)part.band_rows,
+                      (size_t)part.peak_bytes >> 10, (size_t)whole.peak_bytes >> 10);
+        assert_true(part.band_rows > 0);
+        assert_true(largest_difference(&have, &want) <= 1);
+    }
+}
+
+static void what_fits_in_no_way_is_refused(void **state)
+{
+    fixture *f = *state;
+    dr_dev_info *info = (dr_dev_info *)dr_dev_describe(f->g->dev);
+    const dr_dev_info before = *info;
+    dr_job job = large_job();
+    dr_plan plan;
+    dr_err err = { 0 };
+    info->memory_bytes = dr_pool_bytes(f->model->pool) + 1000000;
+    dr_status st = dr_plan_make(&plan, f->model, &job, &err);
+    *info = before;
+    assert_int_equal(st, DR_ENOMEM);
+    assert_non_null(strstr(err.message, "320 x 256 needs"));
+}
+
+static void a_setting_forces_them(void **state)
+{
+    fixture *f = *state;
+    dr_job job = large_job();
+    dr_plan plan;
+    dr_err err = { 0 };
+    outcome want = run(f, &job);
+    f->model->band_rows = 24;
+    assert_int_equal(dr_plan_make(&plan, f->model, &job, &err), DR_OK);
+    assert_int_equal(plan.band_rows, 24);
+    outcome have = run(f, &job);
+    f->model->band_rows = 0;
+    assert_true(largest_difference(&have, &want) <= 1);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(equals_the_whole),
+        cmocka_unit_test(small_devices_take_bands),
+        cmocka_unit_test(what_fits_in_no_way_is_refused),
+        cmocka_unit_test(a_setting_forces_them),
+    };
+    return cmocka_run_group_tests_name("bands", tests, setup, teardown);
+}
