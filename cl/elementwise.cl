@@ -42,7 +42,8 @@ inline float8 gelu(float8 x)
     return x * select(1.0f - upper, upper, x < 0.0f);
 }
 
-/* y = act(x): 0 SiLU x·σ(x), 1 GELU (erf form), 2 quick GELU x·σ(1.702x). */
+/* y = act(x): 0 SiLU x·σ(x), 1 GELU (erf form), 2 quick GELU x·σ(1.702x), 3 ReLU max(x, 0),
+ * 4 soft clamp 3·tanh(x/3). */
 __kernel void activate(__global const float *x, long x_at, __global float *y, long y_at,
                        long count, int kind)
 {
@@ -52,6 +53,10 @@ __kernel void activate(__global const float *x, long x_at, __global float *y, lo
     float8 v = load8(x + x_at + i, count - i);
     if (kind == 1)
         v = gelu(v);
+    else if (kind == 3)
+        v = fmax(v, 0.0f);
+    else if (kind == 4)
+        v = 3.0f * tanh(v / 3.0f);
     else
         v = v / (1.0f + exp((kind == 2 ? -1.702f : -1.0f) * v));
     store8(v, y + y_at + i, count - i);

@@ -34,6 +34,7 @@ import prompts
 import samplers
 import stages
 import starts
+import taesd
 import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -147,7 +148,7 @@ def manifest(golden):
     for p in sorted(golden.rglob("*")):
         name = p.relative_to(golden).as_posix()
         if p.is_file() and name.startswith(("common/", "control/", "demo/", "hires/", "lora/",
-                                            "prompts/", "starts/", "tiny-sd1/", "tokens-")):
+                                            "prompts/", "starts/", "taesd/", "tiny-sd1/", "tokens-")):
             data = p.read_bytes()
             lines.append(f"{len(data)} {hashlib.sha256(data).hexdigest()} {name}")
     return "\n".join(lines) + "\n"
@@ -165,6 +166,7 @@ def export(root):
     prompts.export(root, golden)
     starts.export(root, golden / "starts")
     hires.export(root, golden / "hires")
+    taesd.export(golden / "taesd")
     for p in golden.rglob("*.safetensors"):
         p.chmod(0o644)               # safetensors makes them private
     (golden / "MANIFEST").write_text(manifest(golden))

@@ -29,6 +29,8 @@
 #define DR_CONTROLS_MAX     4
 #define DR_NAME_BYTES_MAX   128 /* of a model, a LoRA, an embedding */
 
+#define DR_PREVIEW_AUTO (-1) /* about eight previews, however many steps there are */
+
 typedef enum { DR_TXT2IMG, DR_IMG2IMG, DR_INPAINT } dr_task;
 
 typedef enum {
@@ -170,8 +172,8 @@ typedef struct {
         bool sheet;    /* one more picture that shows all of them */
     } output;
     struct {
-        int64_t every; /* steps between previews; 0: none */
-        int64_t size;  /* longest side in pixels; 0: the latents' own */
+        int64_t every; /* steps between previews; 0: none; DR_PREVIEW_AUTO */
+        int64_t size;  /* longest side in pixels; 0: as it comes */
     } preview;
     bool events_msgpack;   /* else JSON */
     const char *meta_json; /* the client's `meta` as JSON text, echoed; NULL: none */

@@ -185,6 +185,42 @@ done:
     return st;
 }
 
+/* The decoder for previews, optional: diffusers' AutoencoderTiny in the folder taesd, or
+ * the original file beside the others. */
+static dr_status load_tiny(dr_model *m, dr_err *err)
+{
+    char dir[DR_PATH_MAX], path[DR_PATH_MAX];
+    const char *stem = "diffusion_pytorch_model";
+    dr_json *config = NULL;
+    dr_loader l = { 0 };
+    dr_status st;
+    if ((st = dr_path_join(dir, m->path, "taesd", err)) ||
+        (st = dr_path_join(path, dir, "config.json", err)))
+        return st;
+    if (dr_file_exists(path)) {
+        st = dr_json_read(&config, path, err);
+    } else if (!(st = dr_path_join(path, m->path, "taesd_decoder.safetensors", err))) {
+        if (!dr_file_exists(path))
+            return DR_OK;
+        stem = "taesd_decoder";
+        snprintf(dir, sizeof dir, "%s", m->path);
+    }
+    if (st || (st = dr_loader_open(&l, m->dev, m->pool, "taesd", dir, stem, err)))
+        goto done;
+    dr_taesd_load(&m->tiny, &l, config);
+    st = dr_loader_close(&l, err);
+    if (!st && (m->tiny.latent_c != m->vae.latent_c || m->vae.factor != 8))
+        st =
+            dr_fail(err, DR_EMODEL,
+                    "%s: taesd has %lld latents of 8 pixels, vae %lld of %lld; they do not "
+                    "belong together",
+                    m->path, (long long)m->tiny.latent_c, (long long)m->vae.latent_c,
+                    (long long)m->vae.factor);
+done:
+    dr_json_free(config);
+    return st;
+}
+
 /* darkroom.json, optional: what the model's makers recommend. */
 static dr_status read_defaults(dr_model *m, dr_err *err)
 {
@@ -248,6 +284,8 @@ static dr_status load(dr_model *m, load_progress *p, dr_err *err)
     for (size_t i = 0; i < DR_PARTS; i++)
         if ((st = load_component(m, i, p, err)))
             return st;
+    if ((st = load_tiny(m, err)))
+        return st;
     m->kv = dr_arena_alloc(m->mem, (size_t)m->unet.n_kv * sizeof *m->kv);
     if (!m->kv)
         return dr_fail(err, DR_ENOMEM, "out of memory");

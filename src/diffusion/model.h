@@ -12,6 +12,7 @@
 #include "diffusion/text.h"
 #include "nn/bpe.h"
 #include "nn/clip.h"
+#include "nn/taesd.h"
 #include "nn/unet.h"
 #include "nn/vae.h"
 
@@ -60,6 +61,7 @@ struct dr_model {
     int64_t n_texts;
     uint64_t tick;
     struct dr_controls *controls; /* ControlNets; see controls.h */
+    dr_taesd tiny;                /* decodes previews; conv_in.out 0: there is none */
     float *preview;               /* [latent_c + 1, 3]; NULL: previews are off */
     float *host;                  /* staging for noise and latents, grown at plan time */
     size_t host_count;
@@ -106,9 +108,16 @@ DR_MUST_USE dr_status dr_model_reserve(dr_model *m, size_t floats, size_t rgb_by
  * earlier fit from the cache folder. Leaves m->preview NULL when the model has none. */
 DR_MUST_USE dr_status dr_preview_fit(dr_model *m, const dr_conf *conf, dr_err *err);
 
-/* pic enlarged (bilinear) into rgb so that its longest side is `size`, at most max_w ×
- * max_h; pic itself when it is no smaller. */
-dr_picture dr_preview_resize(const dr_picture *pic, uint8_t *rgb, int64_t size,
-                             int64_t max_w, int64_t max_h);
+/* Steps between the previews of a job that has so many steps; 0: none. */
+int64_t dr_preview_every(const dr_job *job, int64_t steps);
+
+/* What denoised latents [1, h, w, c] show, in m->rgb (which a preview needs beside the
+ * picture, see dr_model_reserve): by the tiny decoder at full size, else a pixel each. */
+dr_picture dr_preview_make(dr_run *r, dr_model *m, dr_tensor denoised);
+
+/* pic so that its longest side is `size` (0: as it is), of the shape of a picture of max_w
+ * x max_h pixels and no larger, in rgb, where pic may lie when it is larger. */
+dr_picture dr_preview_fit_size(const dr_picture *pic, uint8_t *rgb, int64_t size,
+                               int64_t max_w, int64_t max_h);
 
 #endif

@@ -351,20 +351,16 @@ static void show_preview(dr_batch *b, int i, int64_t step)
 {
     dr_run *r = b->r;
     dr_batch_job *j = b->row[i]->job;
-    const dr_job *job = j->t->job;
-    uint8_t *rgb = b->m->rgb, *small = rgb + b->width * b->height * 3;
-    if (!job->preview.every || !j->obs->preview || !b->m->preview)
+    int64_t every = dr_preview_every(j->t->job, b->m->steps.steps);
+    if (!every || !j->obs->preview || !j->t->plan.preview_side)
         return;
-    if (!r->dry && (step % job->preview.every || (b->last && step == b->m->steps.steps)))
+    if (!r->dry && (step % every || (b->last && step == b->m->steps.steps)))
         return; /* the last one would be the picture itself */
     dr_mark mark = dr_push(r);
-    dr_tensor matrix = dr_new(r, 1, 1, 1, (b->c + 1) * 3);
-    dr_upload(r, matrix, b->m->preview);
-    op_to_rgb8(r, op_linear_rgb(r, dr_slice(b->denoised, i, 1), matrix), small);
+    dr_picture pic = dr_preview_make(r, b->m, dr_slice(b->denoised, i, 1));
     if (!r->dry && !failed(b)) {
-        dr_picture pic = { .rgb = small, .width = b->w, .height = b->h };
-        if (job->preview.size)
-            pic = dr_preview_resize(&pic, rgb, job->preview.size, b->width, b->height);
+        pic = dr_preview_fit_size(&pic, b->m->rgb, j->t->job->preview.size, b->width,
+                                  b->height);
         j->obs->preview(j->obs->ctx, steps_before(&j->t->plan, b->pass) + step, &pic);
     }
     dr_pop(r, mark);

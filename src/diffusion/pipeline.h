@@ -42,11 +42,12 @@ typedef struct {
     dr_sampler_id sampler;
     dr_schedule_id schedule;
     double eta;
-    int guides;          /* rows of the UNet's batch that a picture takes: 1 without
-                            guidance, 2 with, 3 with perp_neg */
-    int64_t text_chunks; /* of its longest prompt, 75 tokens each */
-    int64_t pictures;    /* that are handed out: n, and the sheet of them */
-    int64_t band_rows;   /* of the last pass in the autoencoder at once; 0: all */
+    int guides;           /* rows of the UNet's batch that a picture takes: 1 without
+                             guidance, 2 with, 3 with perp_neg */
+    int64_t text_chunks;  /* of its longest prompt, 75 tokens each */
+    int64_t pictures;     /* that are handed out: n, and the sheet of them */
+    int64_t preview_side; /* longest side of a preview, pixels; 0: there are none */
+    int64_t band_rows;    /* of the last pass in the autoencoder at once; 0: all */
     int64_t peak_bytes; /* device memory for activations, as many pictures at once as fit */
 } dr_plan;
 

@@ -147,6 +147,16 @@ static dr_status plan_first(dr_pass *p, const dr_model *m, const dr_job *job, dr
     return st;
 }
 
+static int64_t preview_side(const dr_plan *plan, const dr_model *m, const dr_job *job)
+{
+    int64_t longest = plan->width > plan->height ? plan->width : plan->height;
+    if (!job->preview.every || !(m->tiny.conv_in.out || m->preview))
+        return 0;
+    if (job->preview.size)
+        return job->preview.size < longest ? job->preview.size : longest;
+    return m->tiny.conv_in.out ? longest : longest / m->vae.factor;
+}
+
 dr_status dr_plan_make(dr_plan *plan, dr_model *m, const dr_job *job, dr_err *err)
 {
     dr_pass *first = &plan->pass[0];
@@ -167,6 +177,7 @@ dr_status dr_plan_make(dr_plan *plan, dr_model *m, const dr_job *job, dr_err *er
     plan->width = first->width;
     plan->height = first->height;
     st = dr_hires_plan(plan, m, job, err);
+    plan->preview_side = preview_side(plan, m, job);
     for (int pass = 0; pass < plan->passes && !st; pass++)
         st = weigh(plan, pass, m, job, err);
     plan->steps = first->steps;

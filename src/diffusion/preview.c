@@ -127,14 +127,29 @@ done:
     return st;
 }
 
-dr_picture dr_preview_resize(const dr_picture *pic, uint8_t *rgb, int64_t size,
-                             int64_t max_w, int64_t max_h)
+int64_t dr_preview_every(const dr_job *job, int64_t steps)
 {
-    int64_t longest = max_w > max_h ? max_w : max_h;
-    size = size < longest ? size : longest;
-    int64_t w = max_w * size / longest, h = max_h * size / longest;
-    if (w <= pic->width || h <= pic->height)
-        return *pic;
+    return job->preview.every == DR_PREVIEW_AUTO ? (steps + 7) / 8 : job->preview.every;
+}
+
+dr_picture dr_preview_make(dr_run *r, dr_model *m, dr_tensor denoised)
+{
+    int64_t f = m->vae.factor, pixels = denoised.h * denoised.w * f * f;
+    if (m->tiny.conv_in.out) {
+        op_to_rgb8(r, dr_taesd_decode(r, &m->tiny, denoised), m->rgb);
+        return (
+            dr_picture){ .rgb = m->rgb, .width = denoised.w * f, .height = denoised.h * f };
+    }
+    uint8_t *rgb = m->rgb + pixels * 3;
+    dr_tensor matrix = dr_new(r, 1, 1, 1, (denoised.c + 1) * 3);
+    dr_upload(r, matrix, m->preview);
+    op_to_rgb8(r, op_linear_rgb(r, denoised, matrix), rgb);
+    return (dr_picture){ .rgb = rgb, .width = denoised.w, .height = denoised.h };
+}
+
+/* Larger, bilinear between pixel centres. */
+static void enlarge(const dr_picture *pic, uint8_t *rgb, int64_t w, int64_t h)
+{
     for (int64_t y = 0; y < h; y++) {
         double fy = ((double)y + 0.5) * (double)pic->height / (double)h - 0.5;
         int64_t y0 = fy < 0 ? 0 : (int64_t)fy, y1 = y0 + 1 < pic->height ? y0 + 1 : y0;
@@ -152,5 +167,33 @@ dr_picture dr_preview_resize(const dr_picture *pic, uint8_t *rgb, int64_t size,
             }
         }
     }
+}
+
+/* Smaller, the mean of the pixels that become one. rgb may be pic's own: a pixel is read
+ * before the place where it lay is written. */
+static void average(const dr_picture *pic, uint8_t *rgb, int64_t w, int64_t h)
+{
+    for (int64_t i = 0; i < w * h; i++) {
+        int64_t y0 = i / w * pic->height / h, y1 = (i / w + 1) * pic->height / h;
+        int64_t x0 = i % w * pic->width / w, x1 = (i % w + 1) * pic->width / w;
+        int64_t n = (y1 - y0) * (x1 - x0), sum[3] = { 0 };
+        for (int64_t y = y0; y < y1; y++)
+            for (int64_t x = x0; x < x1; x++)
+                for (int c = 0; c < 3; c++)
+                    sum[c] += pic->rgb[(y * pic->width + x) * 3 + c];
+        for (int c = 0; c < 3; c++)
+            rgb[i * 3 + c] = (uint8_t)((sum[c] + n / 2) / n);
+    }
+}
+
+dr_picture dr_preview_fit_size(const dr_picture *pic, uint8_t *rgb, int64_t size,
+                               int64_t max_w, int64_t max_h)
+{
+    int64_t longest = max_w > max_h ? max_w : max_h;
+    size = size < longest ? size : longest;
+    int64_t w = max_w * size / longest, h = max_h * size / longest;
+    if (w < 1 || h < 1 || (w == pic->width && h == pic->height))
+        return *pic;
+    (w > pic->width && h > pic->height ? enlarge : average)(pic, rgb, w, h);
     return (dr_picture){ .rgb = rgb, .width = w, .height = h };
 }

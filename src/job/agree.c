@@ -115,6 +115,14 @@ static dr_status check_output(dr_fill *f)
     return DR_OK;
 }
 
+/* Who says how large previews shall be wants some. */
+static void settle_preview(dr_fill *f)
+{
+    dr_job *job = f->job;
+    if (given(f, F_PREVIEW_SIZE) && !given(f, F_PREVIEW_EVERY) && !job->preview.every)
+        job->preview.every = DR_PREVIEW_AUTO;
+}
+
 /* --- What has no effect -------------------------------------------------------------- */
 
 static dr_status warn_idle(dr_fill *f)
@@ -164,6 +172,7 @@ dr_status dr_agree(dr_fill *f)
     if (st)
         return st;
     settle_hires(f);
+    settle_preview(f);
     if ((st = check_levels(f)) || (st = check_guided(f)) || (st = check_output(f)))
         return st;
     return warn_idle(f);

@@ -12,7 +12,7 @@
  * fills dr_job by them. */
 
 static dr_setter set_id, set_meta, set_extent, set_size, set_fit, set_mask, set_hires,
-    set_hires_on, set_near_lossless;
+    set_hires_on, set_near_lossless, set_preview;
 
 static const char *const task_words[] = { "txt2img|text2img|text-to-image",
                                           "img2img|image-to-image", "inpaint|inpainting",
@@ -128,7 +128,7 @@ static const dr_row rows[FIELDS] = {
                       "output_sheet sheet output.contact_sheet "
                       "contact_sheet",
                       dr_set_bool, output.sheet),
-    [F_PREVIEW] = ROW("preview", NULL, dr_set_group),
+    [F_PREVIEW] = ROW("preview", "previews", set_preview),
     [F_PREVIEW_EVERY] = RANGE("preview.every", "preview_every show_progress_every_n_steps",
                               dr_set_int, preview.every, 0, DR_STEPS_MAX),
     [F_PREVIEW_SIZE] =
@@ -258,6 +258,15 @@ static dr_status set_hires_on(dr_fill *f, const dr_row *r, const dr_value *v,
 }
 
 /* A map, a scale, or whether at all. */
+static dr_status set_preview(dr_fill *f, const dr_row *r, const dr_value *v, const char *as)
+{
+    bool on;
+    if (!dr_value_bool(v, &on))
+        return dr_set_group(f, r, v, as);
+    f->job->preview.every = on ? DR_PREVIEW_AUTO : 0;
+    return DR_OK;
+}
+
 static dr_status set_hires(dr_fill *f, const dr_row *r, const dr_value *v, const char *as)
 {
     bool on;

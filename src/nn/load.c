@@ -313,18 +313,41 @@ void dr_load_linear(dr_loader *l, dr_weight_mat *w, int64_t in, int64_t out, boo
     note(l, name, w);
 }
 
-void dr_load_conv(dr_loader *l, dr_weight_mat *w, int64_t in, int64_t out, int window,
-                  const char *fmt, ...)
+static void load_conv(dr_loader *l, dr_weight_mat *w, int64_t in, int64_t out, int window,
+                      bool bias, const char *name)
 {
-    FORMAT_NAME(l, name, fmt);
     *w = (dr_weight_mat){ .kh = window, .kw = window, .in = in, .out = out };
     const dr_weight *t =
         find(l, name, "weight", (const int64_t[]){ out, in, window, window }, 4);
     if (!t)
         return;
     w->w = place(l, t, out, in, (int64_t)window * window);
-    w->b = load_vector(l, name, "bias", out);
+    if (bias)
+        w->b = load_vector(l, name, "bias", out);
     note(l, name, w);
+}
+
+void dr_load_conv(dr_loader *l, dr_weight_mat *w, int64_t in, int64_t out, int window,
+                  const char *fmt, ...)
+{
+    FORMAT_NAME(l, name, fmt);
+    load_conv(l, w, in, out, window, true, name);
+}
+
+void dr_load_conv_plain(dr_loader *l, dr_weight_mat *w, int64_t in, int64_t out, int window,
+                        const char *fmt, ...)
+{
+    FORMAT_NAME(l, name, fmt);
+    load_conv(l, w, in, out, window, false, name);
+}
+
+void dr_load_skip(dr_loader *l, const char *prefix)
+{
+    for (size_t i = 0; l->files && i < dr_weights_count(l->files); i++) {
+        const char *name = dr_weights_at(l->files, i)->name;
+        if (!strncmp(name, prefix, strlen(prefix)))
+            (void)dr_weights_use(l->files, name);
+    }
 }
 
 void dr_load_norm(dr_loader *l, dr_weight_norm *w, int64_t c, int64_t groups, double eps,

@@ -65,11 +65,16 @@ void dr_load_linear(dr_loader *l, dr_weight_mat *w, int64_t in, int64_t out, boo
                     const char *name, ...) DR_PRINTF(6, 7);
 void dr_load_conv(dr_loader *l, dr_weight_mat *w, int64_t in, int64_t out, int window,
                   const char *name, ...) DR_PRINTF(6, 7);
+/* The same without a bias. */
+void dr_load_conv_plain(dr_loader *l, dr_weight_mat *w, int64_t in, int64_t out, int window,
+                        const char *name, ...) DR_PRINTF(6, 7);
 void dr_load_norm(dr_loader *l, dr_weight_norm *w, int64_t c, int64_t groups, double eps,
                   const char *name, ...) DR_PRINTF(6, 7);
 /* A table [rows, c] that is read by row. */
 void dr_load_table(dr_loader *l, dr_weight_mat *w, int64_t rows, int64_t c,
                    const char *name, ...) DR_PRINTF(5, 6);
+/* Tensors whose names begin so are of no use here. */
+void dr_load_skip(dr_loader *l, const char *prefix);
 /* Whether the file has a tensor NAME. */
 bool dr_load_has(dr_loader *l, const char *name, ...) DR_PRINTF(2, 3);
 

@@ -31,7 +31,14 @@ DR_MUST_USE dr_status op_unpack_weights(dr_dev *d, dr_mem *file, dr_mem *to, siz
                                         dr_err *err);
 
 /* Numbered as cl/elementwise.cl counts them. */
-typedef enum { DR_SILU, DR_GELU, DR_QUICK_GELU, DR_ACTIVATIONS } dr_activation;
+typedef enum {
+    DR_SILU,
+    DR_GELU,
+    DR_QUICK_GELU,
+    DR_RELU,
+    DR_SOFT_CLAMP,
+    DR_ACTIVATIONS
+} dr_activation;
 
 /* y = x·W + b (+ residual, of y's shape). x: [n, t, in] → [n, t, out]. The `_into` forms
  * write to a tensor that the caller made, so that a block can make its result first and

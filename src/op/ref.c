@@ -190,9 +190,11 @@ void ref_attention(float *y, const float *q, const float *k, const float *v,
 void ref_activate(float *y, const float *x, int64_t count, dr_activation kind)
 {
     for (int64_t i = 0; i < count; i++)
-        y[i] = (float)(kind == DR_GELU   ? gelu(x[i])
-                       : kind == DR_SILU ? x[i] * sigmoid(x[i])
-                                         : x[i] * sigmoid(1.702 * x[i]));
+        y[i] = (float)(kind == DR_GELU         ? gelu(x[i])
+                       : kind == DR_SILU       ? x[i] * sigmoid(x[i])
+                       : kind == DR_RELU       ? fmax(x[i], 0)
+                       : kind == DR_SOFT_CLAMP ? 3 * tanh(x[i] / 3.0)
+                                               : x[i] * sigmoid(1.702 * x[i]));
 }
 
 void ref_geglu(float *y, const float *x, int64_t rows, int64_t c)

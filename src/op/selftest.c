@@ -227,7 +227,8 @@ static void test_norms(probe *p)
 
 static void test_elementwise(probe *p)
 {
-    static const char *const names[DR_ACTIVATIONS] = { "silu", "gelu", "quick_gelu" };
+    static const char *const names[DR_ACTIVATIONS] = { "silu", "gelu", "quick_gelu", "relu",
+                                                       "soft_clamp" };
     float *a, *b, *want = host(p, 11 * 33);
     dr_tensor da = input(p, &a, 1, 11, 1, 14), db = input(p, &b, 1, 11, 1, 19);
     if (p->run.err.code)

@@ -86,10 +86,8 @@ static void on_progress(void *ctx, const dr_progress *p)
 /* Room for a preview, made before the steps, where nothing is allocated. */
 static void reserve_preview(dr_slot *s)
 {
-    int64_t longest = s->plan.width > s->plan.height ? s->plan.width : s->plan.height;
-    int64_t side = s->job->preview.size ? s->job->preview.size : (longest + 7) / 8;
-    size_t bytes = (size_t)(side * side) * 3;
-    if (!s->job->preview.every || bytes <= s->preview.size)
+    size_t bytes = (size_t)(s->plan.preview_side * s->plan.preview_side) * 3;
+    if (bytes <= s->preview.size)
         return;
     dr_free(s->preview.rgb);
     s->preview.rgb = dr_alloc(bytes);
