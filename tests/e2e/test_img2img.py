@@ -161,6 +161,21 @@ def test_submit_from_files(redis, files, picture):
     assert is_kept_outside(Image.open(files / "out.webp").convert("RGB"), picture)
 
 
+def test_submit_with_picture_mask_and_lora(redis, files, picture):
+    """In PNG; the LoRA draws another thing under the mask, and the file names it."""
+    made = {}
+    for lora in ([], ["--lora", "outline:0.8"]):
+        options = [o for o in OPTIONS if o != "--lossless"]
+        run = darkroom("submit", "--redis", redis.url, "--wait", "-o", "out.png", *options,
+                       *lora, "--format", "png", PROMPT, cwd=files)
+        assert run.returncode == 0, run.stderr
+        with Image.open(files / "out.png") as out:
+            assert ("<lora:outline:0.8>" in out.info["parameters"]) == bool(lora)
+            made[bool(lora)] = out.convert("RGB")
+            assert is_kept_outside(made[bool(lora)], picture)
+    assert max(high for _, high in ImageChops.difference(*made.values()).getextrema()) > 20
+
+
 def test_generate_from_files(files, picture):
     run = darkroom("generate", "-o", "out.webp", *OPTIONS, PROMPT, cwd=files)
     assert run.returncode == 0, run.stderr
