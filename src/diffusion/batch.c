@@ -6,6 +6,7 @@
 #include "diffusion/loras.h"
 
 #include <math.h>
+#include <stdio.h>
 
 /* Which pictures go through the model together, and in which order. */
 
@@ -300,8 +301,15 @@ static dr_status apply_loras(dr_batch *b, dr_err *err)
     dr_status st = dr_loras_apply(b->m, job->loras, job->n_loras, &report, err);
     for (int k = 0; k < b->n_jobs && !st; k++) {
         b->job[k].reading.field = "loras";
-        for (int i = 0; i < report.n; i++)
-            note_unmatched(&b->job[k].reading, &report.file[i]);
+        dr_run_stats *s = &b->job[k].t->stats;
+        s->n_loras = report.n;
+        for (int i = 0; i < report.n; i++) {
+            const dr_lora_count *file = &report.file[i];
+            note_unmatched(&b->job[k].reading, file);
+            s->loras[i].matched = file->matched;
+            s->loras[i].unmatched = file->unmatched;
+            snprintf(s->loras[i].name, sizeof s->loras[i].name, "%s", file->name);
+        }
     }
     return st;
 }

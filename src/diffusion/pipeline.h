@@ -103,9 +103,17 @@ typedef struct {
     void (*done)(void *ctx, const dr_err *err);
 } dr_observer;
 
-/* Seconds spent. */
+/* How many keys of a LoRA have a place in the model. */
+typedef struct {
+    char name[DR_NAME_BYTES_MAX + 1];
+    int64_t matched, unmatched;
+} dr_lora_use;
+
+/* Seconds spent, and what was used. */
 typedef struct {
     double encode, denoise, decode;
+    dr_lora_use loras[DR_LORAS_MAX]; /* those of strength 0 are left out */
+    int n_loras;
     uint64_t loop_allocations; /* host allocations during the steps: 0 */
 } dr_run_stats;
 

@@ -46,6 +46,12 @@ static const member picture_members[] = {
     M(dr_event_picture, TEXT, key),  M(dr_event_picture, TRUE_IF_SET, sheet),
 };
 
+static const member lora_members[] = {
+    M(dr_event_lora, TEXT, name),
+    M(dr_event_lora, INT, matched),
+    M(dr_event_lora, INT, unmatched),
+};
+
 static const member times_members[] = {
     M(dr_event_times, INT, wait),   M(dr_event_times, INT, load),
     M(dr_event_times, INT, encode), M(dr_event_times, INT, denoise),
@@ -228,6 +234,16 @@ void dr_event_succeeded(dr_buf *out, const dr_event_head *head, const dr_event_s
         dr_buf_puts(out, "}");
     }
     dr_buf_puts(out, "]");
+    if (e->n_loras) {
+        put_key(out, "loras");
+        dr_buf_puts(out, "[");
+        for (int i = 0; i < e->n_loras; i++) {
+            dr_buf_puts(out, i ? ",{" : "{");
+            PUT_MEMBERS(out, lora_members, &e->loras[i]);
+            dr_buf_puts(out, "}");
+        }
+        dr_buf_puts(out, "]");
+    }
     put_key(out, "timings");
     dr_buf_puts(out, "{");
     PUT_MEMBERS(out, times_members, &e->times);

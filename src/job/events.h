@@ -53,6 +53,11 @@ typedef struct {
     bool sheet; /* of all pictures of the job */
 } dr_event_picture;
 
+typedef struct {
+    const char *name;
+    int64_t matched, unmatched; /* keys of the file */
+} dr_event_lora;
+
 /* Milliseconds. */
 typedef struct {
     int64_t wait, load, encode, denoise, decode, compress, total;
@@ -68,6 +73,8 @@ typedef struct {
     uint64_t seed; /* of image 0 */
     const dr_event_picture *images;
     int n_images;
+    const dr_event_lora *loras;
+    int n_loras; /* 0: nothing is said of them */
     dr_event_times times;
     const char *const *warnings;
     int n_warnings;

@@ -23,7 +23,12 @@ static void write_success(dr_worker *w, dr_slot *s)
 {
     char keys[DR_PICTURES_MAX][DR_KEY_MAX];
     dr_event_picture pictures[DR_PICTURES_MAX];
+    dr_event_lora loras[DR_LORAS_MAX];
     const dr_event_head head = dr_publish_head(w, s);
+    for (int i = 0; i < s->stats.n_loras; i++) {
+        const dr_lora_use *l = &s->stats.loras[i];
+        loras[i] = (dr_event_lora){ l->name, l->matched, l->unmatched };
+    }
     for (int i = 0; i < s->n_images; i++)
         pictures[i] = dr_publish_picture(w, s, i, keys[i]);
     const dr_event_success e = {
@@ -37,6 +42,8 @@ static void write_success(dr_worker *w, dr_slot *s)
         .seed = s->plan.seed,
         .images = pictures,
         .n_images = s->n_images,
+        .loras = loras,
+        .n_loras = s->stats.n_loras,
         .times = { .wait = s->claim.wait_ms,
                    .load = to_ms(s->load_s),
                    .encode = to_ms(s->stats.encode),

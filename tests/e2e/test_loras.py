@@ -44,6 +44,10 @@ def test_strength_decides_about_the_style(redis):
     assert filled(pictures[0]) > 0.8
     assert filled(pictures[0.8]) < 0.3 and filled(pictures[1.2]) < 0.3
     assert (pixels(pictures[0]) == pixels(plain)).all()
+    ends = {s: redis.end(job) for s, job in jobs.items()}
+    assert "loras" not in ends[0]
+    assert [(u["name"], u["unmatched"]) for u in ends[0.8]["loras"]] == [("outline", 0)]
+    assert ends[0.8]["loras"][0]["matched"] > 20
     seen = {s: score.read(Image.open(io.BytesIO(p))) for s, p in pictures.items()}
     assert {v.background for v in seen.values()} == {"yellow"}, seen
     assert (seen[0].color, seen[0].shape) == ("red", "square"), seen
