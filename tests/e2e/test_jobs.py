@@ -187,7 +187,10 @@ def test_every_key_of_an_ended_job_expires(redis):
     assert redis.client.hget(f"{P}:job:{name}", "state") == b"succeeded"
 
 
-def test_priority_classes(redis):
+def test_priority_classes(lab):
+    """In a queue of its own, since claims are counted: some turns are other classes'."""
+    redis = lab.redis()
+    lab.worker(redis).ready()
     busy = redis.submit(prompt=PROMPT, width=64, height=64, steps=20)
     until(lambda: redis.is_running(busy))
     low = redis.submit("low", prompt=PROMPT, **SMALL)
