@@ -209,27 +209,27 @@ static dr_status read_prompts(dr_batch *b, dr_err *err)
     return b->text ? DR_OK : dr_fail(err, DR_ENOMEM, "out of memory for %zu texts", texts);
 }
 
-dr_status dr_batch_open(dr_batch *b, dr_model *m, dr_batch_task *tasks, int n, int number,
+dr_status dr_batch_open(dr_batch *b, dr_model *m, dr_batch_task *tasks, int n, int pass,
                         dr_err *err)
 {
     const dr_batch_task *first = tasks;
     while (first->err.code)
         first++;
-    const dr_pass *pass = &first->plan.pass[number];
+    const dr_pass *p = &first->plan.pass[pass];
     *b = (dr_batch){ .m = m,
                      .r = &m->run,
-                     .pass = number,
-                     .last = number == first->plan.passes - 1,
-                     .width = pass->width,
-                     .height = pass->height,
-                     .h = pass->height / m->vae.factor,
-                     .w = pass->width / m->vae.factor,
+                     .pass = pass,
+                     .last = pass == first->plan.passes - 1,
+                     .width = p->width,
+                     .height = p->height,
+                     .h = p->height / m->vae.factor,
+                     .w = p->width / m->vae.factor,
                      .c = m->vae.latent_c,
-                     .first = pass->first,
-                     .pictures = !number && dr_init_given(first->job),
+                     .first = p->first,
+                     .pictures = !pass && dr_init_given(first->job),
                      .repaints = dr_mask_given(first->job) && !dr_model_inpaints(m) };
     m->run.wrap = first->job->tiling;
-    dr_status st = make_steps(m, first, pass, err);
+    dr_status st = make_steps(m, first, p, err);
     if (st ||
         (st = dr_loras_check(m, first->job->loras, first->job->n_loras, &b->lora_bytes,
                              err)) ||

@@ -150,6 +150,14 @@ void dr_batch_ask(dr_batch *b);
 /* A job's end, for whatever reason: its stats, its err, its `done`. */
 void dr_job_end(dr_batch *b, dr_batch_job *j, const dr_err *err);
 
+/* --- progress.c --- */
+
+/* Steps of the user's in a job's passes [0, to). */
+int64_t dr_steps_before(const dr_plan *plan, int to);
+/* Tell a job, or all of the group, how far it is. Nothing in dry runs and after errors. */
+void dr_tell(dr_batch *b, dr_batch_job *j);
+void dr_tell_all(dr_batch *b);
+
 /* --- start.c --- */
 
 /* Floats of m->host that starts and noise need. */

@@ -30,93 +30,6 @@ static bool failed(const dr_batch *b)
 
 _Static_assert(DR_HIST_MAX == DR_STEP_HISTORY, "rows and kernel share a memory");
 
-/* Rows done of all pictures of a job, and how many of them are decoded. */
-static int64_t steps_of(const dr_batch_job *j, int64_t *decoded)
-{
-    int64_t steps = 0;
-    *decoded = 0;
-    for (int64_t i = 0; i < j->t->plan.n; i++) {
-        steps += j->image[i].step;
-        *decoded += j->image[i].decoded;
-    }
-    return steps;
-}
-
-/* Work of a job's passes [from, to). Rows of the sampler are taken for steps. */
-static double flops_beside(const dr_batch *b, const dr_batch_job *j, int from, int to)
-{
-    const dr_plan *plan = &j->t->plan;
-    double flops = 0;
-    for (int i = from; i < to && i < plan->passes; i++) {
-        const dr_pass *pass = &plan->pass[i];
-        double rows = (double)(pass->steps - pass->first) *
-                      ((double)b->steps / (double)(b->m->steps.steps - b->first));
-        flops += pass->encode_flops + rows * pass->step_flops +
-                 (double)plan->n * pass->decode_flops;
-    }
-    return flops;
-}
-
-/* Steps of the user's in a job's passes [0, to). */
-static int64_t steps_before(const dr_plan *plan, int to)
-{
-    int64_t steps = 0;
-    for (int i = 0; i < to; i++)
-        steps += plan->pass[i].steps;
-    return steps;
-}
-
-/* Work that lies before the last picture of a job: that of the pictures before it, and the
- * steps that the rest of the group makes with them. */
-static double flops_left(const dr_batch *b, const dr_batch_job *j)
-{
-    double flops = flops_beside(b, j, b->pass + 1, DR_PASSES_MAX);
-    for (int i = 0; i < b->n_images; i++) {
-        const dr_batch_image *p = &b->image[i];
-        const dr_pass *pass = dr_pass_of(b, p->job);
-        bool before = p->job <= j;
-        if (p->job->over || !(before || p->job->in_group))
-            continue;
-        flops +=
-            (double)(b->steps - p->step) * pass->step_flops / (double)p->job->t->plan.n;
-        flops += before && !p->decoded ? pass->decode_flops : 0;
-    }
-    return flops;
-}
-
-static void tell(dr_batch *b, dr_batch_job *j)
-{
-    const dr_plan *plan = &j->t->plan;
-    const dr_pass *pass = dr_pass_of(b, j);
-    int64_t decoded, steps = steps_of(j, &decoded);
-    if (b->r->dry || failed(b) || j->over || !j->obs->progress)
-        return;
-    double n = (double)plan->n, now = dr_now_s(), done = b->done_flops + b->r->flops;
-    double before = flops_beside(b, j, 0, b->pass);
-    double share =
-        (before + (j->encoded ? pass->encode_flops : 0) +
-         (double)steps / n * pass->step_flops + (double)decoded * pass->decode_flops) /
-        (before + pass->encode_flops + (double)b->steps * pass->step_flops +
-         n * pass->decode_flops + flops_beside(b, j, b->pass + 1, DR_PASSES_MAX));
-    dr_progress p = { .phase = b->phase,
-                      .step = steps_before(plan, b->pass) +
-                              dr_steps_done(&b->m->steps, steps / plan->n),
-                      .steps = steps_before(plan, plan->passes),
-                      .percent = 100 * (share > 1 ? 1 : share) };
-    if (b->steps_made > 0 && now > b->steps_start)
-        p.it_s = (double)b->steps_made / (now - b->steps_start);
-    if (done > 0)
-        p.eta_s = (now - b->start) * flops_left(b, j) / done;
-    j->obs->progress(j->obs->ctx, &p);
-}
-
-static void tell_all(dr_batch *b)
-{
-    for (int i = 0; i < b->n_jobs; i++)
-        if (b->job[i].in_group)
-            tell(b, &b->job[i]);
-}
-
 /* Book the time since the last call for the jobs in the group. */
 static void spend(dr_batch *b)
 {
@@ -256,7 +169,7 @@ static void encode_texts(dr_batch *b)
     for (int i = 0; i < b->n_jobs; i++)
         if (b->job[i].in_group && !b->job[i].over)
             collect_texts(b, &b->job[i], m->steps.row[b->row[0]->step].step);
-    tell_all(b);
+    dr_tell_all(b);
     dr_tensor text = dr_new(r, b->n_texts, b->chunks * m->clip.length, 1, m->clip.width);
     dr_text_encode(r, m, b->text, b->n_texts, &ask, text);
     dr_unet_read_text(r, &m->unet, text, m->kv);
@@ -272,7 +185,7 @@ static void encode_texts(dr_batch *b)
 static void encode_pictures(dr_batch *b)
 {
     if (b->pictures)
-        tell_all(b);
+        dr_tell_all(b);
     dr_start_encode(b);
     for (int i = 0; i < b->n_jobs && !b->r->dry && !failed(b); i++)
         b->job[i].encoded |= b->job[i].in_group;
@@ -361,7 +274,7 @@ static void show_preview(dr_batch *b, int i, int64_t step)
     if (!r->dry && !failed(b)) {
         pic = dr_preview_fit_size(&pic, b->m->rgb, j->t->job->preview.size, b->width,
                                   b->height);
-        j->obs->preview(j->obs->ctx, steps_before(&j->t->plan, b->pass) + step, &pic);
+        j->obs->preview(j->obs->ctx, dr_steps_before(&j->t->plan, b->pass) + step, &pic);
     }
     dr_pop(r, mark);
 }
@@ -472,7 +385,7 @@ static void denoise(dr_batch *b)
         for (int k = 0; k < b->n_rows; k++)
             if (b->row[k]->index == 0 && done > dr_steps_done(&b->m->steps, i))
                 show_preview(b, k, done);
-        tell_all(b);
+        dr_tell_all(b);
         b->loop_allocations += dr_alloc_count() - allocations;
     }
 }
@@ -548,7 +461,7 @@ static void decode(dr_batch *b, int i)
         return;
     }
     p->decoded = true;
-    tell(b, j);
+    dr_tell(b, j);
     if (j->obs->image)
         j->obs->image(j->obs->ctx, p->index, j->t->plan.seed + (uint64_t)p->index, &pic);
     if (j->shown && j->obs->image && show_on_sheet(j, p, &pic, &err))

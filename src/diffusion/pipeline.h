@@ -26,6 +26,7 @@ typedef struct {
     int64_t width, height;           /* pixels */
     int64_t steps, first;            /* of them, the one to begin with, 0 without a picture;
                                         first = steps: none is made */
+    int64_t rows;                    /* calls of the UNet that a picture takes */
     int64_t guided_from, guided_end; /* the steps with guidance: [from, end) */
     double encode_flops, step_flops,
         decode_flops; /* of the job, of one step of all its pictures, of a picture */

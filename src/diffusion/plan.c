@@ -99,6 +99,7 @@ static dr_status weigh(dr_plan *plan, int pass, dr_model *m, const dr_job *job, 
     if (st)
         return st;
     p->steps = m->steps.steps;
+    p->rows = b.steps;
     plan->sampler = m->steps.sampler;
     plan->schedule = m->steps.schedule;
     plan->eta = m->steps.eta;

@@ -103,6 +103,21 @@ static void steps_and_sizes_are_told(void **state)
     outcome_free(&o);
 }
 
+/* With two calls a step, and with nothing left to do in the second pass. */
+static void progress_never_falls(void **state)
+{
+    fixture *f = *state;
+    for (int i = 0; i < 4; i++) {
+        dr_job job = job_of(f, 3 - i % 2);
+        job.sampler = i < 2 ? DR_SAMPLER_HEUN : DR_SAMPLER_DPM_2_A;
+        job.hires.strength = i % 2 ? 0 : 0.5;
+        job.hires.steps = 9;
+        outcome o = run(f, TINY, &job); /* checks it */
+        assert_int_equal(o.last.steps, 15);
+        outcome_free(&o);
+    }
+}
+
 static void off_is_one_pass(void **state)
 {
     fixture *f = *state;
@@ -251,6 +266,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(equals_diffusers),
         cmocka_unit_test(steps_and_sizes_are_told),
+        cmocka_unit_test(progress_never_falls),
         cmocka_unit_test(off_is_one_pass),
         cmocka_unit_test(philox_draws_anew),
         cmocka_unit_test(several_equal_each_alone),
