@@ -1,5 +1,6 @@
 #include "dev/cl.h"
 
+#include "base/host.h"
 #include "base/mem.h"
 
 #include <ctype.h>
@@ -43,6 +44,7 @@ static void describe(dr_dev_info *info, const place *p, int index)
     cl_device_type type = 0;
     cl_ulong memory = 0, alloc = 0, local = 0;
     cl_uint units = 0;
+    cl_bool unified = CL_FALSE;
     size_t group = 0;
     *info = (dr_dev_info){ .index = index };
     clGetPlatformInfo(p->platform, CL_PLATFORM_NAME, sizeof info->platform - 1,
@@ -54,6 +56,7 @@ static void describe(dr_dev_info *info, const place *p, int index)
     clGetDeviceInfo(p->id, CL_DEVICE_GLOBAL_MEM_SIZE, sizeof memory, &memory, NULL);
     clGetDeviceInfo(p->id, CL_DEVICE_MAX_MEM_ALLOC_SIZE, sizeof alloc, &alloc, NULL);
     clGetDeviceInfo(p->id, CL_DEVICE_LOCAL_MEM_SIZE, sizeof local, &local, NULL);
+    clGetDeviceInfo(p->id, CL_DEVICE_HOST_UNIFIED_MEMORY, sizeof unified, &unified, NULL);
     clGetDeviceInfo(p->id, CL_DEVICE_MAX_COMPUTE_UNITS, sizeof units, &units, NULL);
     clGetDeviceInfo(p->id, CL_DEVICE_MAX_WORK_GROUP_SIZE, sizeof group, &group, NULL);
     clGetDeviceInfo(p->id, CL_DEVICE_EXTENSIONS, sizeof extensions - 1, extensions, NULL);
@@ -61,6 +64,8 @@ static void describe(dr_dev_info *info, const place *p, int index)
     info->memory_bytes = memory;
     info->max_alloc_bytes = alloc;
     info->local_bytes = local;
+    info->host_bytes = dr_host_memory();
+    info->shares_host = unified || type & CL_DEVICE_TYPE_CPU;
     info->compute_units = units;
     info->max_work_group = group;
     info->fp16 = strstr(extensions, "cl_khr_fp16") != NULL;

@@ -16,6 +16,8 @@ typedef struct {
     int index; /* over all platforms, as --device takes it */
     char platform[128], name[128], driver[128], version[128], type[16];
     uint64_t memory_bytes, max_alloc_bytes, local_bytes;
+    uint64_t host_bytes; /* memory that the program may use beside it; 0: unknown */
+    bool shares_host;    /* the device's memory is the host's */
     uint32_t compute_units;
     size_t max_work_group;
     bool fp16, fp64;

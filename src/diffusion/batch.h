@@ -136,7 +136,8 @@ bool dr_same_levels(const dr_job *a, const dr_job *b);
  * need. DR_ENOMEM when not even one does. b->flops tells their work. */
 DR_MUST_USE dr_status dr_group_fit(dr_batch *b, size_t *peak_bytes, dr_err *err);
 
-/* Device memory of the whole with such a group: weights, LoRAs, ControlNets too. */
+/* Device memory of the whole with such a group: weights, LoRAs, ControlNets too, and what
+ * lies on the host where that is the same memory. */
 uint64_t dr_group_memory(const dr_batch *b, size_t peak_bytes);
 
 /* pipeline.c: the way of a group, from texts to pictures; dry: one step, one picture. Ends

@@ -25,15 +25,41 @@ static dr_status check_size(const char *field, int64_t v, const dr_model *m, dr_
 
 uint64_t dr_group_memory(const dr_batch *b, size_t peak_bytes)
 {
-    return (uint64_t)peak_bytes + (uint64_t)b->lora_bytes +
-           dr_controls_bytes(b->m->controls) + (b->m->dev ? dr_pool_bytes(b->m->pool) : 0);
+    uint64_t bytes =
+        (uint64_t)peak_bytes + (uint64_t)b->lora_bytes + dr_controls_bytes(b->m->controls);
+    if (b->m->dev && dr_dev_describe(b->m->dev)->shares_host)
+        bytes += b->r->host_peak_bytes;
+    return bytes + (b->m->dev ? dr_pool_bytes(b->m->pool) : 0);
+}
+
+static dr_status too_large(const dr_batch *b, const char *whose, uint64_t need,
+                           uint64_t have, dr_err *err)
+{
+    return dr_fail(
+        err, DR_ENOMEM, "%lld x %lld needs %llu MiB, the %s %llu MiB; make it smaller",
+        (long long)b->width, (long long)b->height, (unsigned long long)(need >> 20), whose,
+        (unsigned long long)(have >> 20));
+}
+
+/* Whether what the dry run found can be had. Of the host a quarter is left to what else it
+ * holds. */
+static dr_status check_memory(const dr_batch *b, size_t peak_bytes, dr_err *err)
+{
+    if (!b->m->dev)
+        return DR_OK;
+    const dr_dev_info *d = dr_dev_describe(b->m->dev);
+    uint64_t need = dr_group_memory(b, peak_bytes), host = d->host_bytes / 4 * 3;
+    if (need > d->memory_bytes)
+        return too_large(b, "device has", need, d->memory_bytes, err);
+    if (host && b->r->host_peak_bytes > host)
+        return too_large(b, "host can spare", b->r->host_peak_bytes, host, err);
+    return DR_OK;
 }
 
 /* Run the first n rows of the group dry: *err says how it went. DR_ENOMEM: they are too
  * many, or too large. */
 static dr_status measure(dr_batch *b, int n, size_t *peak_bytes, dr_err *err)
 {
-    dr_model *m = b->m;
     b->n_rows = n;
     dr_run_reset(b->r, true);
     dr_group_run(b);
@@ -41,14 +67,7 @@ static dr_status measure(dr_batch *b, int n, size_t *peak_bytes, dr_err *err)
     *err = b->r->err;
     if (err->code)
         return err->code;
-    uint64_t have = m->dev ? dr_dev_describe(m->dev)->memory_bytes : UINT64_MAX;
-    uint64_t need = dr_group_memory(b, *peak_bytes);
-    if (need <= have)
-        return DR_OK;
-    return dr_fail(err, DR_ENOMEM,
-                   "%lld x %lld needs %llu MiB, the device has %llu MiB; make it smaller",
-                   (long long)b->width, (long long)b->height,
-                   (unsigned long long)(need >> 20), (unsigned long long)(have >> 20));
+    return check_memory(b, *peak_bytes, err);
 }
 
 /* Where one picture alone is too large, it is the autoencoder that must work in bands; but

@@ -34,7 +34,7 @@ typedef struct {
 void dr_vae_load(dr_vae *m, dr_loader *l, const dr_json *config, dr_arena *mem);
 
 /* Both ways work in bands of rows when the run's band_rows says so: with the same result,
- * in less device memory; what is large then lies on the host. */
+ * in less device memory; what is large then lies on the host, and the run counts it. */
 
 /* Latents as the UNet knows them (scaled) [n, h, w, latent_c] → picture in −1..1, not
  * clamped: [n, h·factor, w·factor, 3] */

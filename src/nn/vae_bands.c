@@ -15,17 +15,26 @@ typedef struct {
     int64_t h, w, c;
 } tall;
 
+static size_t bytes_of(const tall *t)
+{
+    return (size_t)(t->h * t->w * t->c) * sizeof(float);
+}
+
 static tall tall_new(dr_run *r, int64_t h, int64_t w, int64_t c)
 {
     tall t = { .h = h, .w = w, .c = c };
-    size_t bytes = (size_t)(h * w * c) * sizeof(float);
+    size_t bytes = bytes_of(&t);
+    r->host_bytes += bytes;
+    if (r->host_bytes > r->host_peak_bytes)
+        r->host_peak_bytes = r->host_bytes;
     if (!r->dry && !r->err.code && !(t.data = dr_alloc(bytes)))
         dr_fail(&r->err, DR_ENOMEM, "out of memory: %zu bytes on the host", bytes);
     return t;
 }
 
-static void tall_free(tall *t)
+static void tall_free(dr_run *r, tall *t)
 {
+    r->host_bytes -= bytes_of(t);
     dr_free(t->data);
     t->data = NULL;
 }
@@ -157,9 +166,9 @@ static void resnet(dr_run *r, const dr_resnet *b, tall *x)
         y = tall_new(r, x->h, x->w, b->conv2.out);
     filter_all(r, &first, x, &h, NULL);
     filter_all(r, &second, &h, &y, x);
-    tall_free(&h);
+    tall_free(r, &h);
     if (b->shortcut.out)
-        tall_free(x);
+        tall_free(r, x);
     *x = y;
 }
 
@@ -173,7 +182,7 @@ static void level(dr_run *r, const dr_vae_level *v, tall *x, const filter *resiz
     f.w = &v->sampler;
     tall y = tall_new(r, x->h * f.up / f.stride, x->w * f.up / f.stride, v->sampler.out);
     filter_all(r, &f, x, &y, NULL);
-    tall_free(x);
+    tall_free(r, x);
     *x = y;
 }
 
@@ -193,7 +202,7 @@ void dr_vae_decode_bands(dr_run *r, const dr_vae *m, dr_tensor z, dr_tensor out)
         for (int k = 0; k < h->n_levels; k++)
             level(r, &h->levels[k], &x, &up);
         filter_all(r, &last, &x, &whole, NULL);
-        tall_free(&x);
+        tall_free(r, &x);
     }
 }
 
@@ -207,12 +216,12 @@ void dr_vae_encode_bands(dr_run *r, const dr_vae *m, dr_tensor picture, dr_tenso
         tall x = tall_new(r, picture.h, picture.w, h->conv_in.out);
         write_rows(r, &p, 0, dr_slice(picture, i, 1));
         filter_all(r, &first, &p, &x, NULL);
-        tall_free(&p);
+        tall_free(r, &p);
         for (int k = 0; k < h->n_levels; k++)
             level(r, &h->levels[k], &x, &down);
         dr_mark mark = dr_push(r);
         dr_vae_condense(r, m, read_rows(r, &x, 0, x.h), dr_slice(out, i, 1));
-        tall_free(&x);
+        tall_free(r, &x);
         dr_pop(r, mark);
     }
 }

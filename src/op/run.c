@@ -53,6 +53,8 @@ void dr_run_reset(dr_run *r, bool dry)
     r->dry = dry;
     r->flops = 0;
     r->peak_bytes = 0;
+    r->host_bytes = 0;
+    r->host_peak_bytes = 0;
     r->slab = 0;
     r->used = 0;
 }

@@ -39,6 +39,7 @@ struct dr_run {
     bool wrap;         /* convolutions are padded with the opposite edge, not with zeros */
     double flops;      /* of products and convolutions, counted in dry and real runs */
     size_t peak_bytes; /* most activations alive at once */
+    size_t host_bytes, host_peak_bytes; /* of those that lie on the host, now and at most */
     size_t attention_tile_bytes, conv_tile_bytes;
     int64_t band_rows; /* of large pictures that are worked on at once; 0: all */
     struct dr_slab *slabs;

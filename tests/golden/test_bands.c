@@ -1,5 +1,6 @@
 #include "../lib/outcome.h"
 
+#include "base/file.h"
 #include "diffusion/model.h"
 
 #include <math.h>
@@ -13,7 +14,7 @@
 
 typedef struct {
     golden *g;
-    dr_model *model;
+    dr_model *model, *other; /* demo; tiny-sd1, of other channels and groups */
 } fixture;
 
 static int setup(void **state)
@@ -23,6 +24,7 @@ static int setup(void **state)
     golden_device(g);
     f->g = g;
     f->model = golden_model(g, "contrib/demo-model/model");
+    f->other = golden_model(g, "tests/golden/tiny-sd1/model");
     return 0;
 }
 
@@ -31,6 +33,7 @@ static int teardown(void **state)
     fixture *f = *state;
     void *g = f->g;
     dr_model_close(f->model);
+    dr_model_close(f->other);
     return golden_teardown(&g);
 }
 
@@ -85,25 +88,26 @@ static void equals_the_whole(void **state)
         { true, 1, 12, 20, true },   { true, 1, 2, 1, false },
     };
     static const int64_t bands[] = { 1, 7, 16, 50, 1000 };
-    const dr_vae *vae = &f->model->vae;
-    for (size_t i = 0; i < DR_COUNT(cases); i++) {
-        int64_t s = cases[i].encode ? vae->factor : 1, c = cases[i].encode ? 3 : 4;
+    for (size_t i = 0; i < 2 * DR_COUNT(cases); i++) {
+        const dr_vae *vae = &(i % 2 ? f->other : f->model)->vae;
+        int64_t s = cases[i / 2].encode ? vae->factor : 1, c = cases[i / 2].encode ? 3 : 4;
         call whole = { .vae = vae,
-                       .way = cases[i].encode ? dr_vae_encode : dr_vae_decode,
-                       .in = waves(f->g, cases[i].n, cases[i].h * s, cases[i].w * s, c),
-                       .wrap = cases[i].wrap };
+                       .way = cases[i / 2].encode ? dr_vae_encode : dr_vae_decode,
+                       .in = waves(f->g, cases[i / 2].n, cases[i / 2].h * s,
+                                   cases[i / 2].w * s, c),
+                       .wrap = cases[i / 2].wrap };
         whole.count = golden_count(whole.in) * 64;
         call banded = whole;
         whole.out = dr_arena_alloc(f->g->mem, whole.count * sizeof(float));
         banded.out = dr_arena_alloc(f->g->mem, whole.count * sizeof(float));
         golden_run(f->g, body, &whole, 0, NULL);
-        size_t count = cases[i].encode ? golden_count(whole.in) / 192 * 8
-                                       : golden_count(whole.in) / 4 * 192;
+        size_t count = cases[i / 2].encode ? golden_count(whole.in) / 192 * 8
+                                           : golden_count(whole.in) / 4 * 192;
         for (size_t k = 0; k < DR_COUNT(bands); k++) {
             banded.band_rows = bands[k];
             golden_run(f->g, body, &banded, 0, NULL);
-            golden_near(f->g, cases[i].encode ? "encode" : "decode", banded.out, whole.out,
-                        count, LIMIT);
+            golden_near(f->g, cases[i / 2].encode ? "encode" : "decode", banded.out,
+                        whole.out, count, LIMIT);
         }
     }
 }
@@ -152,38 +156,89 @@ static void small_tiles(dr_model *m)
     dr_run_init(&m->run, dev, (size_t)4 << 20, (size_t)4 << 20);
 }
 
-/* Too little memory, too small buffers: the picture is the same. */
+/* A device beside the host, with so many percent of what the plan needs beside weights. */
+static void shrink_device(dr_model *m, const dr_plan *plan, uint64_t percent)
+{
+    dr_dev_info *info = (dr_dev_info *)dr_dev_describe(m->dev);
+    info->shares_host = false;
+    info->memory_bytes =
+        dr_pool_bytes(m->pool) + (uint64_t)plan->peak_bytes * percent / 100;
+    small_tiles(m);
+}
+
+/* Too little memory, too small buffers: the picture is the same, also that of a job which
+ * begins with one. */
 static void small_devices_take_bands(void **state)
 {
     fixture *f = *state;
     dr_dev_info *info = (dr_dev_info *)dr_dev_describe(f->g->dev);
     const dr_dev_info before = *info;
-    dr_job job = large_job();
-    dr_plan whole, part;
+    dr_map init;
     dr_err err = { 0 };
-    small_tiles(f->model);
-    assert_int_equal(dr_plan_make(&whole, f->model, &job, &err), DR_OK);
-    assert_int_equal(whole.band_rows, 0);
-    outcome want = run(f, &job);
-    for (int i = 0; i < 3; i++) {
-        uint64_t pool = dr_pool_bytes(f->model->pool), peak = (uint64_t)whole.peak_bytes;
-        *info = before;
-        info->memory_bytes = i == 0   ? pool + peak * 4 / 5
-                             : i == 1 ? pool + peak * 2 / 5
-                                      : before.memory_bytes;
-        if (i == 2) /* a layer at full size has 32 channels */
-            info->max_alloc_bytes = (uint64_t)(320 * 256 * 32 * 4 - 1);
+    assert_int_equal(dr_map_open(&init, "tests/golden/starts/demo-model.png", &err), DR_OK);
+    static const struct {
+        bool init;
+        uint64_t percent, alloc; /* 0: as it is */
+    } cases[] = {
+        { false, 80, 0 }, { false, 40, 0 }, { false, 0, 320 * 256 * 32 * 4 - 1 },
+        { true, 80, 0 },  { true, 40, 0 },  { true, 0, 320 * 256 * 32 * 4 - 1 },
+    }; /* a layer at full size has 32 channels */
+    for (size_t i = 0; i < DR_COUNT(cases); i++) {
+        dr_job job = large_job();
+        dr_plan whole, part;
+        if (cases[i].init) {
+            job.task = DR_IMG2IMG;
+            job.init.image = (dr_picture_ref){ .bytes = init.data, .n = init.size };
+            job.init.strength = 0.5;
+        }
+        small_tiles(f->model);
+        assert_int_equal(dr_plan_make(&whole, f->model, &job, &err), DR_OK);
+        assert_int_equal(whole.band_rows, 0);
+        outcome want = run(f, &job);
+        if (cases[i].percent)
+            shrink_device(f->model, &whole, cases[i].percent);
+        if (cases[i].alloc)
+            info->max_alloc_bytes = cases[i].alloc;
         small_tiles(f->model);
         dr_status st = dr_plan_make(&part, f->model, &job, &err);
         outcome have = st ? (outcome){ 0 } : run(f, &job);
         *info = before;
         if (st)
-            fail_msg("%d: %s", i, err.message);
-        print_message("%d: %d rows at once, %zu of %zu KiB\n", i, (int)part.band_rows,
+            fail_msg("%zu: %s", i, err.message);
+        print_message("%zu: %d rows at once, %zu of %zu KiB\n", i, (int)part.band_rows,
                       (size_t)part.peak_bytes >> 10, (size_t)whole.peak_bytes >> 10);
         assert_true(part.band_rows > 0);
         assert_true(largest_difference(&have, &want) <= 1);
     }
+    dr_map_close(&init);
+}
+
+/* What bands leave on the host is counted: with the device's own where that is the same
+ * memory, else by itself. */
+static void the_host_has_limits_too(void **state)
+{
+    fixture *f = *state;
+    dr_dev_info *info = (dr_dev_info *)dr_dev_describe(f->g->dev);
+    const dr_dev_info before = *info;
+    dr_job job = large_job();
+    dr_plan plan;
+    dr_err err = { 0 };
+    small_tiles(f->model);
+    assert_int_equal(dr_plan_make(&plan, f->model, &job, &err), DR_OK);
+    shrink_device(f->model, &plan, 40);
+    info->shares_host = true;
+    dr_status shared = dr_plan_make(&plan, f->model, &job, &err);
+    assert_non_null(strstr(err.message, "the device has"));
+    info->shares_host = false;
+    info->host_bytes = (uint64_t)320 * 256 * 64 * 4; /* two layers at full size */
+    dr_status beside = dr_plan_make(&plan, f->model, &job, &err);
+    info->host_bytes *= 2;
+    dr_status enough = dr_plan_make(&plan, f->model, &job, &err);
+    *info = before;
+    assert_int_equal(shared, DR_ENOMEM);
+    assert_int_equal(beside, DR_ENOMEM);
+    assert_int_equal(enough, DR_OK);
+    assert_non_null(strstr(err.message, "the host can spare 15 MiB"));
 }
 
 static void what_fits_in_no_way_is_refused(void **state)
@@ -221,6 +276,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(equals_the_whole),
         cmocka_unit_test(small_devices_take_bands),
+        cmocka_unit_test(the_host_has_limits_too),
         cmocka_unit_test(what_fits_in_no_way_is_refused),
         cmocka_unit_test(a_setting_forces_them),
     };
