@@ -115,12 +115,18 @@ static dr_status check_output(dr_fill *f)
     return DR_OK;
 }
 
-/* Who says how large previews shall be wants some. */
+/* Whether there are previews is said by `preview`, else by `every`; else who says how large
+ * they shall be wants some. */
 static void settle_preview(dr_fill *f)
 {
-    dr_job *job = f->job;
-    if (given(f, F_PREVIEW_SIZE) && !given(f, F_PREVIEW_EVERY) && !job->preview.every)
-        job->preview.every = DR_PREVIEW_AUTO;
+    int64_t *every = &f->job->preview.every;
+    bool said = given(f, F_PREVIEW), on = said && f->more->preview_on;
+    if (said && !on)
+        *every = 0;
+    else if (given(f, F_PREVIEW_EVERY))
+        return;
+    else if (on || (given(f, F_PREVIEW_SIZE) && !*every))
+        *every = DR_PREVIEW_AUTO;
 }
 
 /* --- What has no effect -------------------------------------------------------------- */

@@ -128,7 +128,7 @@ static const dr_row rows[FIELDS] = {
                       "output_sheet sheet output.contact_sheet "
                       "contact_sheet",
                       dr_set_bool, output.sheet),
-    [F_PREVIEW] = ROW("preview", "previews", set_preview),
+    [F_PREVIEW] = DR_FIELD(dr_gathered, "preview", "previews", set_preview, preview_on),
     [F_PREVIEW_EVERY] = RANGE("preview.every", "preview_every show_progress_every_n_steps",
                               dr_set_int, preview.every, 0, DR_STEPS_MAX),
     [F_PREVIEW_SIZE] =
@@ -257,16 +257,17 @@ static dr_status set_hires_on(dr_fill *f, const dr_row *r, const dr_value *v,
     return dr_set_bool(&own, r, v, as);
 }
 
-/* A map, a scale, or whether at all. */
+/* A map, or whether at all. */
 static dr_status set_preview(dr_fill *f, const dr_row *r, const dr_value *v, const char *as)
 {
     bool on;
-    if (!dr_value_bool(v, &on))
-        return dr_set_group(f, r, v, as);
-    f->job->preview.every = on ? DR_PREVIEW_AUTO : 0;
-    return DR_OK;
+    dr_fill own = *f;
+    own.base = f->more;
+    return dr_value_bool(v, &on) ? dr_fill_keep(&own, r, as, &on, sizeof on)
+                                 : dr_set_group(f, r, v, as);
 }
 
+/* A map, a scale, or whether at all. */
 static dr_status set_hires(dr_fill *f, const dr_row *r, const dr_value *v, const char *as)
 {
     bool on;

@@ -137,6 +137,7 @@ typedef struct {
     char unknown[320]; /* names for the warning */
     int n_unknown;
     bool hires_on;          /* the value of F_HIRES_ON */
+    bool preview_on;        /* of F_PREVIEW, where that is true or false */
     double lora_scale;      /* the value of F_LORA_SCALE */
     dr_control_ref control; /* of the F_CONTROL_… */
     const char *control_given[CONTROL_FIELDS];

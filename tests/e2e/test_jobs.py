@@ -138,6 +138,17 @@ def test_previews_are_published(redis):
     assert (told[0]["width"], told[0]["height"]) == picture(raw[0]).size
 
 
+def test_previews_without_a_number(redis):
+    name = redis.submit(prompt=PROMPT, preview="true", preview_size=32, width=64, height=64,
+                        steps=12)
+    silent = redis.submit(prompt=PROMPT, preview="false", preview_size=32, **SMALL)
+    assert redis.end(name)["event"] == redis.end(silent)["event"] == "succeeded"
+    told = [e for e in redis.events(name) if e["event"] == "preview"]
+    assert told and {e["step"] for e in told} <= {2, 4, 6, 8, 10}
+    assert all((e["width"], e["height"]) == (32, 32) for e in told)
+    assert "preview" not in {e["event"] for e in redis.events(silent)}
+
+
 def test_the_same_job_gives_the_same_bytes(redis):
     job = {"prompt": PROMPT, "seed": 11, **SMALL}
     first, second = as_plain(redis, job), as_json(redis, job)

@@ -111,6 +111,45 @@ static void test_hires(void **state)
                  "different values");
 }
 
+/* Whatever comes first. */
+static void test_previews(void **state)
+{
+    static const struct {
+        const char *json;
+        int64_t every, size;
+    } cases[] = {
+        { "'preview':true", DR_PREVIEW_AUTO, 0 },
+        { "'preview':false", 0, 0 },
+        { "'preview':{}", 0, 0 },
+        { "'preview':null", 0, 0 },
+        { "'preview':'true'", DR_PREVIEW_AUTO, 0 },
+        { "'preview':{'every':3}", 3, 0 },
+        { "'preview':{'size':64}", DR_PREVIEW_AUTO, 64 },
+        { "'preview':{'every':0,'size':64}", 0, 64 },
+        { "'preview':{'every':3,'size':64}", 3, 64 },
+        { "'preview':true,'preview_every':3", 3, 0 },
+        { "'preview_every':3,'preview':true", 3, 0 },
+        { "'preview':true,'preview_size':64", DR_PREVIEW_AUTO, 64 },
+        { "'preview':false,'preview_size':64", 0, 64 },
+        { "'preview_size':64,'preview':false", 0, 64 },
+        { "'preview':false,'preview_every':3", 0, 0 },
+        { "'preview_every':3,'preview':false", 0, 0 },
+    };
+    fixture *t = *state;
+    for (size_t i = 0; i < DR_COUNT(cases); i++) {
+        if (decode_with(t, cases[i].json))
+            fail_msg("%s: %s", cases[i].json, t->err.message);
+        if (t->job->preview.every != cases[i].every ||
+            t->job->preview.size != cases[i].size)
+            fail_msg("%s: every %lld, size %lld", cases[i].json,
+                     (long long)t->job->preview.every, (long long)t->job->preview.size);
+        assert_int_equal(t->job->n_warnings, 0);
+    }
+    assert_fails(t, decode_with(t, "'preview':true,'previews':false"), "preview",
+                 "different values");
+    assert_fails(t, decode_with(t, "'preview':[1]"), "preview", "must be");
+}
+
 static void test_levels(void **state)
 {
     static const struct {
@@ -240,13 +279,10 @@ static void test_what_has_no_effect(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_tasks),
-        TEST(test_strength_under_every_name),
-        TEST(test_hires),
-        TEST(test_levels),
-        TEST(test_bad_levels),
-        TEST(test_output),
-        TEST(test_what_has_no_effect),
+        TEST(test_tasks),  TEST(test_strength_under_every_name),
+        TEST(test_hires),  TEST(test_previews),
+        TEST(test_levels), TEST(test_bad_levels),
+        TEST(test_output), TEST(test_what_has_no_effect),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

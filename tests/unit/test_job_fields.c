@@ -95,6 +95,7 @@ static const struct {
     { "preview", "true", INT, AT(preview.every), DR_PREVIEW_AUTO },
     { "previews", "false", INT, AT(preview.every), 0 },
     { "preview_size", "64", INT, AT(preview.every), DR_PREVIEW_AUTO },
+    { "preview.size", "0", INT, AT(preview.every), DR_PREVIEW_AUTO },
     { "preview.size", "128", INT, AT(preview.size), 128 },
     { "preview_size", "128", INT, AT(preview.size), 128 },
     { "events", "msgpack", BOOL, AT(events_msgpack), 1 },
