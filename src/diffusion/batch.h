@@ -85,6 +85,7 @@ typedef struct {
     /* The group; rows are images of its tensors. */
     dr_batch_image **row; /* [n_images] */
     int n_rows;
+    bool coarse;  /* previews go without the tiny decoder, which does not fit */
     int *text_of; /* [guides * n_images]: the text that a row of the UNet's batch reads */
     const dr_text **text; /* of all steps, no two equal */
     int n_texts;

@@ -197,7 +197,7 @@ static dr_status load_tiny(dr_model *m, dr_err *err)
     if ((st = dr_path_join(dir, m->path, "taesd", err)) ||
         (st = dr_path_join(path, dir, "config.json", err)))
         return st;
-    if (dr_file_exists(path)) {
+    if (dr_dir_exists(dir)) {
         st = dr_json_read(&config, path, err);
     } else if (!(st = dr_path_join(path, m->path, "taesd_decoder.safetensors", err))) {
         if (!dr_file_exists(path))

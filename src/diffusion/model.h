@@ -108,12 +108,13 @@ DR_MUST_USE dr_status dr_model_reserve(dr_model *m, size_t floats, size_t rgb_by
  * earlier fit from the cache folder. Leaves m->preview NULL when the model has none. */
 DR_MUST_USE dr_status dr_preview_fit(dr_model *m, const dr_conf *conf, dr_err *err);
 
-/* Steps between the previews of a job that has so many steps; 0: none. */
-int64_t dr_preview_every(const dr_job *job, int64_t steps);
+/* Steps between the previews of a job, in both of its passes; 0: none. */
+int64_t dr_preview_every(const dr_job *job, const dr_plan *plan);
 
 /* What denoised latents [1, h, w, c] show, in m->rgb (which a preview needs beside the
- * picture, see dr_model_reserve): by the tiny decoder at full size, else a pixel each. */
-dr_picture dr_preview_make(dr_run *r, dr_model *m, dr_tensor denoised);
+ * picture, see dr_model_reserve): by m's tiny decoder at full size, else a pixel each.
+ * coarse: the latter in any case. rgb NULL: m can show nothing so. */
+dr_picture dr_preview_make(dr_run *r, dr_model *m, dr_tensor denoised, bool coarse);
 
 /* pic so that its longest side is `size` (0: as it is), of the shape of a picture of max_w
  * x max_h pixels and no larger, in rgb, where pic may lie when it is larger. */

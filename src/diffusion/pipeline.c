@@ -259,19 +259,23 @@ static void close_ranks(dr_batch *b)
 }
 
 /* A small picture of what the job's first image is becoming, as large as it wants it; row
- * i is that image. */
+ * i is that image. A dry run makes one whoever watches: for its memory, and for its share
+ * of a step's work. */
 static void show_preview(dr_batch *b, int i, int64_t step)
 {
     dr_run *r = b->r;
     dr_batch_job *j = b->row[i]->job;
-    int64_t every = dr_preview_every(j->t->job, b->m->steps.steps);
-    if (!every || !j->obs->preview || !j->t->plan.preview_side)
+    int64_t every = dr_preview_every(j->t->job, &j->t->plan);
+    if (!every || !j->t->plan.preview_side || (!j->obs->preview && !r->dry))
         return;
     if (!r->dry && (step % every || (b->last && step == b->m->steps.steps)))
         return; /* the last one would be the picture itself */
+    double flops = r->flops;
     dr_mark mark = dr_push(r);
-    dr_picture pic = dr_preview_make(r, b->m, dr_slice(b->denoised, i, 1));
-    if (!r->dry && !failed(b)) {
+    dr_picture pic = dr_preview_make(r, b->m, dr_slice(b->denoised, i, 1), b->coarse);
+    if (r->dry)
+        r->flops = flops + (r->flops - flops) / (double)every;
+    if (pic.rgb && !r->dry && !failed(b)) {
         pic = dr_preview_fit_size(&pic, b->m->rgb, j->t->job->preview.size, b->width,
                                   b->height);
         j->obs->preview(j->obs->ctx, dr_steps_before(&j->t->plan, b->pass) + step, &pic);
@@ -383,7 +387,8 @@ static void denoise(dr_batch *b)
         b->steps_made++;
         int64_t done = dr_steps_done(&b->m->steps, i + 1);
         for (int k = 0; k < b->n_rows; k++)
-            if (b->row[k]->index == 0 && done > dr_steps_done(&b->m->steps, i))
+            if (b->row[k]->index == 0 &&
+                (b->r->dry || done > dr_steps_done(&b->m->steps, i)))
                 show_preview(b, k, done);
         dr_tell_all(b);
         b->loop_allocations += dr_alloc_count() - allocations;

@@ -70,27 +70,32 @@ static dr_status measure(dr_batch *b, int n, size_t *peak_bytes, dr_err *err)
     return check_memory(b, *peak_bytes, err);
 }
 
-/* Where one picture alone is too large, it is the autoencoder that must work in bands; but
- * for a setting, no narrower ones than it takes. */
-static void choose_bands(dr_batch *b, size_t *peak_bytes)
+/* Where one picture alone is too large, the autoencoder must work in bands; but for a
+ * setting, no narrower ones than it takes. Where they are no help it is the previews that
+ * go without their decoder. */
+static void choose_less(dr_batch *b, size_t *peak_bytes)
 {
-    static const int64_t rows[] = { 256, 64, 16 };
-    for (size_t i = 0; i < DR_COUNT(rows) && !b->m->band_rows; i++) {
-        dr_err why = { 0 };
-        if (measure(b, 1, peak_bytes, &why) != DR_ENOMEM)
-            return;
-        b->r->band_rows = rows[i];
-    }
+    static const int64_t rows[] = { 0, 256, 64, 16 };
+    int last = b->m->tiny.conv_in.out ? 1 : 0;
+    for (int coarse = 0; coarse <= last; coarse++)
+        for (size_t i = 0; i < DR_COUNT(rows); i++) {
+            dr_err why = { 0 };
+            b->coarse = coarse != 0;
+            b->r->band_rows = b->m->band_rows ? b->m->band_rows : rows[i];
+            if (measure(b, 1, peak_bytes, &why) != DR_ENOMEM)
+                return;
+        }
 }
 
 dr_status dr_group_fit(dr_batch *b, size_t *peak_bytes, dr_err *err)
 {
     int fits = 0, too_many = b->n_rows + 1;
     dr_err why = { 0 };
+    b->coarse = false;
     b->r->band_rows = b->m->band_rows;
     if (measure(b, b->n_rows, peak_bytes, &why) != DR_ENOMEM)
         goto done;
-    choose_bands(b, peak_bytes);
+    choose_less(b, peak_bytes);
     while (too_many - fits > 1) {
         int n = (fits + too_many) / 2;
         dr_status st = measure(b, n, peak_bytes, &why);

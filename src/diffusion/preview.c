@@ -127,20 +127,25 @@ done:
     return st;
 }
 
-int64_t dr_preview_every(const dr_job *job, int64_t steps)
+int64_t dr_preview_every(const dr_job *job, const dr_plan *plan)
 {
+    int64_t steps = 0;
+    for (int i = 0; i < plan->passes; i++)
+        steps += plan->pass[i].steps - plan->pass[i].first;
     return job->preview.every == DR_PREVIEW_AUTO ? (steps + 7) / 8 : job->preview.every;
 }
 
-dr_picture dr_preview_make(dr_run *r, dr_model *m, dr_tensor denoised)
+dr_picture dr_preview_make(dr_run *r, dr_model *m, dr_tensor denoised, bool coarse)
 {
     int64_t f = m->vae.factor, pixels = denoised.h * denoised.w * f * f;
-    if (m->tiny.conv_in.out) {
+    if (m->tiny.conv_in.out && !coarse) {
         op_to_rgb8(r, dr_taesd_decode(r, &m->tiny, denoised), m->rgb);
         return (
             dr_picture){ .rgb = m->rgb, .width = denoised.w * f, .height = denoised.h * f };
     }
     uint8_t *rgb = m->rgb + pixels * 3;
+    if (!m->preview)
+        return (dr_picture){ 0 };
     dr_tensor matrix = dr_new(r, 1, 1, 1, (denoised.c + 1) * 3);
     dr_upload(r, matrix, m->preview);
     op_to_rgb8(r, op_linear_rgb(r, denoised, matrix), rgb);

@@ -46,7 +46,9 @@ static shape read_shape(dr_loader *l, const dr_json *config)
         s.blocks[i] = dr_config_int_at(l, config, "num_decoder_blocks", i, DR_TAESD_LEVELS,
                                        1, DR_TAESD_BLOCKS, blocks[i]);
     }
+    dr_config_only(l, config, "_class_name", "\"AutoencoderTiny\"");
     dr_config_only(l, config, "act_fn", "\"relu\"");
+    dr_config_only(l, config, "upsample_fn", "\"nearest\"");
     dr_config_only(l, config, "upsampling_scaling_factor", "2");
     dr_config_only(l, config, "out_channels", "3");
     dr_config_only(l, config, "scaling_factor", "1");
@@ -80,37 +82,51 @@ void dr_taesd_load(dr_taesd *m, dr_loader *l, const dr_json *config)
     dr_load_skip(l, "encoder."); /* of AutoencoderTiny */
 }
 
-/* relu(x + conv(relu(conv(relu(conv(x)))))) */
-static dr_tensor block(dr_run *r, const dr_weight_mat conv[3], dr_tensor x)
+static void conv_relu(dr_run *r, dr_tensor y, dr_tensor x, const dr_weight_mat *w,
+                      const dr_tensor *residual)
 {
-    dr_conv_opts last = dr_window3;
-    dr_tensor y = dr_new(r, x.n, x.h, x.w, x.c);
-    dr_mark mark = dr_push(r);
-    last.residual = &x;
-    dr_tensor h = op_activate(r, op_conv2d(r, x, &conv[0], &dr_window3), DR_RELU);
-    h = op_activate(r, op_conv2d(r, h, &conv[1], &dr_window3), DR_RELU);
-    h = op_activate(r, op_conv2d(r, h, &conv[2], &last), DR_RELU);
-    op_scale(r, h, y, 1, 0);
-    dr_pop(r, mark);
-    return y;
+    dr_conv_opts o = dr_window3;
+    o.residual = residual;
+    op_conv2d_into(r, y, x, w, &o);
+    op_activate_into(r, y, y, DR_RELU);
+}
+
+/* The blocks of a level: x becomes relu(x + conv(relu(conv(relu(conv(x)))))), in turn.
+ * Three tensors change places. */
+static dr_tensor blocks(dr_run *r, const dr_taesd *m, int level, dr_tensor x)
+{
+    dr_tensor a = dr_new(r, x.n, x.h, x.w, x.c), b = dr_new(r, x.n, x.h, x.w, x.c);
+    for (int k = 0; k < m->level[level].n_blocks; k++) {
+        const dr_weight_mat *conv = m->level[level].block[k].conv;
+        conv_relu(r, a, x, &conv[0], NULL);
+        conv_relu(r, b, a, &conv[1], NULL);
+        conv_relu(r, a, b, &conv[2], &x);
+        dr_tensor y = a;
+        a = x;
+        x = y;
+    }
+    return x;
 }
 
 dr_tensor dr_taesd_decode(dr_run *r, const dr_taesd *m, dr_tensor latents)
 {
     dr_tensor out = dr_new(r, latents.n, latents.h * 8, latents.w * 8, 3);
     dr_mark mark = dr_push(r);
-    dr_tensor x = op_activate(r, latents, DR_SOFT_CLAMP);
-    x = op_activate(r, op_conv2d(r, x, &m->conv_in, &dr_window3), DR_RELU);
+    dr_tensor x = dr_new(r, latents.n, latents.h, latents.w, m->conv_in.out);
+    conv_relu(r, x, op_activate(r, latents, DR_SOFT_CLAMP), &m->conv_in, NULL);
     for (int i = 0; i < DR_TAESD_LEVELS; i++) {
-        for (int k = 0; k < m->level[i].n_blocks; k++)
-            x = block(r, m->level[i].block[k].conv, x);
-        dr_conv_opts up = dr_window3;
-        up.up_h = 2 * x.h;
-        up.up_w = 2 * x.w;
-        if (m->level[i].resize.out)
-            x = op_conv2d(r, x, &m->level[i].resize, &up);
+        bool last = i == DR_TAESD_LEVELS - 1;
+        dr_conv_opts o = dr_window3;
+        o.up_h = last ? 0 : 2 * x.h; /* nearest neighbour, then a convolution */
+        o.up_w = last ? 0 : 2 * x.w;
+        dr_tensor y = last ? out : dr_new(r, x.n, o.up_h, o.up_w, x.c);
+        dr_mark level = dr_push(r);
+        op_conv2d_into(r, y, blocks(r, m, i, x), last ? &m->conv_out : &m->level[i].resize,
+                       &o);
+        dr_pop(r, level);
+        x = y;
     }
-    op_scale(r, op_conv2d(r, x, &m->conv_out, &dr_window3), out, 2, -1);
+    op_scale(r, out, out, 2, -1);
     dr_pop(r, mark);
     return out;
 }

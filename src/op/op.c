@@ -242,13 +242,19 @@ dr_tensor op_cross_attention(dr_run *r, dr_tensor q, dr_tensor k, dr_tensor v,
     return attention(r, q, k, v, heads, false, rows);
 }
 
+void op_activate_into(dr_run *r, dr_tensor y, dr_tensor x, dr_activation kind)
+{
+    if (stop(r, "activate"))
+        return;
+    assert(dr_count(x) == dr_count(y));
+    LAUNCH(r, DR_K_activate, grid1(blocks(dr_count(x))), T(x), T(y), DR_LONG(dr_count(x)),
+           DR_INT(kind));
+}
+
 dr_tensor op_activate(dr_run *r, dr_tensor x, dr_activation kind)
 {
     dr_tensor y = dr_new(r, x.n, x.h, x.w, x.c);
-    if (stop(r, "activate"))
-        return y;
-    LAUNCH(r, DR_K_activate, grid1(blocks(dr_count(x))), T(x), T(y), DR_LONG(dr_count(x)),
-           DR_INT(kind));
+    op_activate_into(r, y, x, kind);
     return y;
 }
 

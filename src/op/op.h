@@ -94,6 +94,8 @@ dr_tensor op_cross_attention(dr_run *r, dr_tensor q, dr_tensor k, dr_tensor v,
                              int64_t heads, const int *rows);
 
 dr_tensor op_activate(dr_run *r, dr_tensor x, dr_activation kind);
+/* The same into y, which may be x. */
+void op_activate_into(dr_run *r, dr_tensor y, dr_tensor x, dr_activation kind);
 /* x[…, :c] · gelu(x[…, c:]); x: [n, t, 2c] → [n, t, c] */
 dr_tensor op_geglu(dr_run *r, dr_tensor x);
 /* Channels of a, then of b. */
