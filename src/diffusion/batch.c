@@ -254,13 +254,7 @@ static dr_status reserve_job(dr_batch *b, dr_batch_job *j, size_t *note, dr_err 
         if (!(j->image[i].enlarged = dr_arena_alloc(b->m->plan_mem, bytes)))
             return dr_fail(err, DR_ENOMEM, "out of memory: %zu bytes for latents", bytes);
     }
-    if (!b->last || plan->pictures == plan->n)
-        return DR_OK;
-    bytes = (size_t)(plan->n * b->width * b->height) * 3;
-    j->shown = dr_arena_alloc(b->m->plan_mem, bytes);
-    return j->shown
-               ? DR_OK
-               : dr_fail(err, DR_ENOMEM, "out of memory: %zu bytes for a sheet", bytes);
+    return DR_OK;
 }
 
 /* What a real run needs beside: staging for noise and a picture, room for what is kept. */

@@ -3,6 +3,7 @@
 
 #include "diffusion/controls.h"
 #include "diffusion/init.h"
+#include "image/sheet.h"
 
 /* Private to src/diffusion/: jobs of one shape and one sampler on their way to pictures.
  *
@@ -50,7 +51,7 @@ struct dr_batch_job {
     dr_init *init;                     /* its pictures; NULL: none, or it is over */
     float *moments; /* of init and of what its mask leaves of it [h, w, 2c], … */
     float *masked;  /* … on the host; NULL: not encoded */
-    uint8_t *shown; /* [n, height, width, 3]: its pictures, for the sheet; NULL: none */
+    dr_sheet sheet; /* of its pictures, from the first one on, where it is wanted */
     bool in_group, encoded, over;
 };
 

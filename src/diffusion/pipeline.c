@@ -3,7 +3,6 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "dev/dev.h"
-#include "diffusion/sheet.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -13,6 +12,8 @@
  *
  * What goes wrong for one job (stopped, bad numbers) ends that job; an error of the run
  * itself (r->err: the device, memory) ends all that are in the group. */
+
+#define SHEET_SIDE_MAX 4096
 
 const char *dr_phase_name(dr_phase p)
 {
@@ -66,6 +67,7 @@ void dr_job_end(dr_batch *b, dr_batch_job *j, const dr_err *err)
     t->stats.loop_allocations += b->loop_allocations;
     dr_init_free(j->init);
     j->init = NULL;
+    dr_image_free(&j->sheet.image);
     if (j->obs->done)
         j->obs->done(j->obs->ctx, &t->err);
 }
@@ -427,23 +429,28 @@ static void check_picture(dr_batch *b, dr_batch_job *j, dr_range range)
     dr_job_end(b, j, &err);
 }
 
-/* Keep a picture for the sheet; the last one makes it. */
+/* Put a picture on the job's sheet, where it wants one; the last one hands it out. */
 static dr_status show_on_sheet(dr_batch_job *j, const dr_batch_image *p,
                                const dr_picture *pic, dr_err *err)
 {
     const dr_plan *plan = &j->t->plan;
-    size_t bytes = (size_t)(pic->width * pic->height) * 3;
-    dr_picture sheet;
-    uint8_t *pixels;
-    memcpy(j->shown + (size_t)p->index * bytes, pic->rgb, bytes);
-    if (p->index < plan->n - 1)
+    /* A view: the pixels are only read. */
+    const dr_image image = {
+        .px = (uint8_t *)pic->rgb, .w = pic->width, .h = pic->height, .channels = 3
+    };
+    dr_status st = DR_OK;
+    if (plan->pictures == plan->n)
         return DR_OK;
-    dr_status st =
-        dr_sheet_make(&sheet, &pixels, j->shown, plan->n, pic->width, pic->height, err);
+    if (!j->sheet.image.px)
+        st = dr_sheet_new(&j->sheet, plan->n, image.w, image.h, SHEET_SIDE_MAX, err);
     if (!st)
-        j->obs->image(j->obs->ctx, plan->n, plan->seed, &sheet);
-    dr_free(pixels);
-    return st;
+        st = dr_sheet_place(&j->sheet, p->index, &image, err);
+    if (st || p->index < plan->n - 1)
+        return st;
+    const dr_image *whole = &j->sheet.image;
+    const dr_picture sheet = { .rgb = whole->px, .width = whole->w, .height = whole->h };
+    j->obs->image(j->obs->ctx, plan->n, plan->seed, &sheet);
+    return DR_OK;
 }
 
 /* Row i → picture, checked, handed out; the last one ends its job. */
@@ -469,7 +476,7 @@ static void decode(dr_batch *b, int i)
     dr_tell(b, j);
     if (j->obs->image)
         j->obs->image(j->obs->ctx, p->index, j->t->plan.seed + (uint64_t)p->index, &pic);
-    if (j->shown && j->obs->image && show_on_sheet(j, p, &pic, &err))
+    if (j->obs->image && show_on_sheet(j, p, &pic, &err))
         dr_job_end(b, j, &err);
     else if (p->index == j->t->plan.n - 1)
         dr_job_end(b, j, NULL);

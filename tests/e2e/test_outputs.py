@@ -129,6 +129,24 @@ def test_pictures_come_one_by_one_and_a_sheet_of_them(redis):
     assert a1111_parse(a1111_text(sheet))["Seed"] == "9"
 
 
+def test_a_sheet_of_pictures_larger_than_they_were_made(redis):
+    """only_masked works at 64 x 64; what is handed out has the size of what was sent."""
+    sent, mask = Image.new("RGB", (1024, 768), "white"), Image.new("L", (1024, 768))
+    mask.paste(255, (100, 100, 300, 300))
+    files = [io.BytesIO(), io.BytesIO()]
+    sent.save(files[0], "PNG")
+    mask.save(files[1], "PNG")
+    job = redis.pack(**JOB, n=4, init_image=files[0].getvalue(), mask=files[1].getvalue(),
+                     only_masked=True, mask_blur=0, output={"format": "png", "sheet": True})
+    end = redis.end(job)
+    assert end["event"] == "succeeded", end
+    pictures = [open_picture(redis.result(job, i)) for i in range(5)]
+    assert [p.size for p in pictures] == [(1024, 768)] * 4 + [(2060, 1548)]
+    for i, picture in enumerate(pictures[:4]):
+        x, y = 4 + i % 2 * 1028, 4 + i // 2 * 772
+        assert pictures[4].crop((x, y, x + 1024, y + 768)).tobytes() == picture.tobytes()
+
+
 def test_a_sheet_of_one_is_a_warning(redis):
     job = redis.pack(**JOB, output={"sheet": True})
     end = redis.end(job)

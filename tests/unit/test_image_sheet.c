@@ -25,6 +25,17 @@ static int pixel(const dr_image *im, int64_t x, int64_t y)
     return p[0];
 }
 
+static dr_sheet make_sheet(const dr_image *pictures, int n, int64_t side_max)
+{
+    dr_err err = { 0 };
+    dr_sheet s;
+    assert_int_equal(dr_sheet_new(&s, n, pictures[0].w, pictures[0].h, side_max, &err),
+                     DR_OK);
+    for (int i = 0; i < n; i++)
+        assert_int_equal(dr_sheet_place(&s, i, &pictures[i], &err), DR_OK);
+    return s;
+}
+
 static void test_grids(void **state)
 {
     (void)state;
@@ -37,11 +48,10 @@ static void test_grids(void **state)
         { 4, 20, 60, 4, 1 }, { 6, 60, 20, 2, 3 },
     };
     for (size_t i = 0; i < DR_COUNT(cases); i++) {
-        dr_image pictures[10], sheet;
-        dr_err err = { 0 };
+        dr_image pictures[10];
         const int64_t w = cases[i].w, h = cases[i].h;
         fill(pictures, cases[i].n, w, h);
-        assert_int_equal(dr_image_sheet(&sheet, pictures, cases[i].n, 16383, &err), DR_OK);
+        dr_image sheet = make_sheet(pictures, cases[i].n, 16383).image;
         assert_int_equal(sheet.w, cases[i].columns * (w + 4) + 4);
         assert_int_equal(sheet.h, cases[i].rows * (h + 4) + 4);
         for (int k = 0; k < cases[i].n; k++) {
@@ -61,12 +71,13 @@ static void test_grids(void **state)
 static void test_mixed_and_shrunk(void **state)
 {
     (void)state;
-    dr_image pictures[3], sheet;
+    dr_image pictures[3];
     dr_err err = { 0 };
+    dr_sheet none;
     fill(pictures, 3, 40, 40);
     dr_image_free(&pictures[1]);
     assert_int_equal(dr_image_new(&pictures[1], 20, 10, 3, &err), DR_OK);
-    assert_int_equal(dr_image_sheet(&sheet, pictures, 3, 1000, &err), DR_OK);
+    dr_image sheet = make_sheet(pictures, 3, 1000).image;
     assert_int_equal(sheet.w, 92);
     assert_int_equal(pixel(&sheet, 48, 4), 255); /* around the small one */
     assert_int_equal(pixel(&sheet, 57, 20), 255);
@@ -74,7 +85,7 @@ static void test_mixed_and_shrunk(void **state)
     assert_int_equal(pixel(&sheet, 77, 28), 0);
     assert_int_equal(pixel(&sheet, 77, 29), 255);
     dr_image_free(&sheet);
-    assert_int_equal(dr_image_sheet(&sheet, pictures, 3, 60, &err), DR_OK);
+    sheet = make_sheet(pictures, 3, 60).image;
     assert_int_equal(sheet.w, 60); /* cells of 24 */
     assert_int_equal(sheet.h, 60);
     assert_int_equal(pixel(&sheet, 4, 4), 10);
@@ -82,7 +93,8 @@ static void test_mixed_and_shrunk(void **state)
     assert_int_equal(pixel(&sheet, 28, 4), 255);
     assert_int_equal(pixel(&sheet, 44, 16), 0);
     dr_image_free(&sheet);
-    assert_int_equal(dr_image_sheet(&sheet, pictures, 3, 9, &err), DR_EINVAL);
+    assert_int_equal(dr_sheet_new(&none, 3, 40, 40, 9, &err), DR_EINVAL);
+    assert_null(none.image.px);
     assert_non_null(strstr(err.message, "3 pictures do not fit 9 x 9"));
     empty(pictures, 3);
 }
