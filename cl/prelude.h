@@ -48,6 +48,25 @@ inline void store8(float8 v, __global float *p, long n)
         p[6] = v.s6;
 }
 
+/* The same for 16. */
+inline float16 load16(__global const float *p, long n)
+{
+    if (n >= 16)
+        return vload16(0, p);
+    return (float16)(load8(p, n), n > BLOCK ? load8(p + BLOCK, n - BLOCK) : (float8)0.0f);
+}
+
+inline void store16(float16 v, __global float *p, long n)
+{
+    if (n >= 16) {
+        vstore16(v, 0, p);
+        return;
+    }
+    store8(v.lo, p, n);
+    if (n > BLOCK)
+        store8(v.hi, p + BLOCK, n - BLOCK);
+}
+
 /* Join v over a work-group; every work-item gets the result. JOIN(a, b) is associative. */
 #if WG == 1
 #define GROUP_JOIN(name, JOIN)                                                              \

@@ -128,6 +128,10 @@ const dr_conf_row dr_conf_rows[] = {
     S("device.cache_dir", device.cache_dir, "",
       "Folder for compiled kernels and preview factors; empty: ~/.cache/darkroom; off:\n"
       "no cache on disk."),
+    S("device.gemm", device.gemm, "auto",
+      "Who multiplies matrices: packed, kernels of our own for CPUs, whose weights take "
+      "as\n"
+      "much memory as in the file; clblast; auto: packed on CPUs, clblast elsewhere."),
     S("device.tuning", device.tuning, "",
       "File with CLBlast parameters for this device, as in config/tunings/; empty: the\n"
       "one that comes with darkroom for it, if any; none: CLBlast's own."),

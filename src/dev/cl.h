@@ -24,6 +24,7 @@ struct dr_dev {
     uint64_t allocated_bytes, peak_bytes;
     uint64_t launches, kernel_launches[DR_KERNELS];
     int row_group;       /* see dr_row_group */
+    bool packed;         /* see dr_packed */
     dr_profile *profile; /* NULL: not profiling */
 };
 
@@ -43,6 +44,6 @@ DR_MUST_USE dr_status dr_gemm_tune(dr_dev *d, const dr_conf *conf, dr_err *err);
 /* Record an enqueue under the current label; takes over ev. */
 void dr_profile_add(dr_dev *d, cl_event ev);
 /* The same for work that was timed by the clock. */
-void dr_profile_book(dr_dev *d, double seconds, double flops);
+void dr_profile_book(dr_dev *d, double seconds);
 
 #endif

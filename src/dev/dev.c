@@ -162,6 +162,17 @@ static dr_status choose_row_group(dr_dev *d, const dr_conf *conf, dr_err *err)
     return DR_OK;
 }
 
+static dr_status choose_gemm(dr_dev *d, const dr_conf *conf, dr_err *err)
+{
+    const char *wish = conf->device.gemm;
+    bool any = !strcmp(wish, "auto");
+    if (!any && strcmp(wish, "packed") != 0 && strcmp(wish, "clblast") != 0)
+        return dr_fail_field(err, DR_EINVAL, "device.gemm",
+                             "device.gemm is %s; must be auto, packed or clblast", wish);
+    d->packed = any ? !strcmp(d->info.type, "cpu") : !strcmp(wish, "packed");
+    return DR_OK;
+}
+
 dr_status dr_dev_open(dr_dev **out, const dr_conf *conf, dr_err *err)
 {
     place p;
@@ -171,7 +182,7 @@ dr_status dr_dev_open(dr_dev **out, const dr_conf *conf, dr_err *err)
     if (!d)
         return dr_fail(err, DR_ENOMEM, "out of memory");
     if ((st = choose(&p, &d->info, conf->device.select, err)) ||
-        (st = choose_row_group(d, conf, err)))
+        (st = choose_row_group(d, conf, err)) || (st = choose_gemm(d, conf, err)))
         goto fail;
     d->platform = p.platform;
     d->id = p.id;
@@ -233,6 +244,16 @@ int dr_row_group(const dr_dev *d)
     return d->row_group;
 }
 
+bool dr_packed(const dr_dev *d)
+{
+    return d->packed;
+}
+
+int dr_compute_units(const dr_dev *d)
+{
+    return d->info.compute_units ? (int)d->info.compute_units : 1;
+}
+
 uint64_t dr_max_alloc(const dr_dev *d)
 {
     return d->info.max_alloc_bytes;
@@ -246,4 +267,9 @@ uint64_t dr_launches(const dr_dev *d)
 uint64_t dr_kernel_launches(const dr_dev *d, dr_kernel_id kernel)
 {
     return d->kernel_launches[kernel];
+}
+
+bool dr_has_kernel(const dr_dev *d, dr_kernel_id kernel)
+{
+    return d->kernels[kernel] != NULL;
 }

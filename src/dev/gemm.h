@@ -13,7 +13,7 @@ typedef struct {
 
 /* C[m,n] = alpha * A[m,k] · op(B) + beta * C for each of `batch` triples.
  * b_transposed: B is stored [n,k], otherwise [k,n], which CLBlast reads without a copy.
- * The one door to CLBlast; a second GEMM for CPUs belongs behind the same call. */
+ * The one door to CLBlast. */
 typedef struct {
     int64_t m, n, k, batch;
     dr_mat a, b, c;

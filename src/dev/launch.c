@@ -114,7 +114,7 @@ static cl_int set_arg(cl_kernel k, cl_uint i, const dr_arg *a)
     return CL_INVALID_ARG_VALUE;
 }
 
-#define NAME(file, name) #name,
+#define NAME(file, name, packed) #name,
 static const char *const kernel_names[] = { DR_KERNEL_TABLE(NAME) };
 #undef NAME
 
@@ -205,12 +205,17 @@ void dr_profile_add(dr_dev *d, cl_event ev)
     p->held[p->n_held++].row = p->current;
 }
 
-void dr_profile_book(dr_dev *d, double seconds, double flops)
+void dr_profile_book(dr_dev *d, double seconds)
 {
     dr_profile_row *row = &d->profile->rows[d->profile->current];
     row->seconds += seconds;
-    row->flops += flops;
     row->calls++;
+}
+
+void dr_profile_work(dr_dev *d, double flops)
+{
+    if (d->profile)
+        d->profile->rows[d->profile->current].flops += flops;
 }
 
 dr_status dr_profile_start(dr_dev *d, dr_err *err)

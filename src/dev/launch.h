@@ -58,6 +58,13 @@ DR_MUST_USE dr_status dr_finish(dr_dev *d, dr_err *err);
  * device.row_group overrides it. */
 int dr_row_group(const dr_dev *d);
 
+/* Whether matrices lie packed and are multiplied by our own kernels (cl/gemm.cl): CPUs,
+ * unless device.gemm says otherwise. Elsewhere they are rows of floats, for CLBlast. */
+bool dr_packed(const dr_dev *d);
+
+/* Threads, multiprocessors: what runs work-groups at the same time. */
+int dr_compute_units(const dr_dev *d);
+
 /* Largest single buffer, bytes. */
 uint64_t dr_max_alloc(const dr_dev *d);
 
@@ -65,6 +72,8 @@ uint64_t dr_max_alloc(const dr_dev *d);
 uint64_t dr_launches(const dr_dev *d);
 /* The same of one kernel: how the self-test knows that it left none out. */
 uint64_t dr_kernel_launches(const dr_dev *d, dr_kernel_id kernel);
+/* Whether the device has it at all: see dev/kernels.h. */
+bool dr_has_kernel(const dr_dev *d, dr_kernel_id kernel);
 /* A kernel's name. */
 const char *dr_kernel_name(dr_kernel_id kernel);
 
@@ -82,6 +91,8 @@ typedef struct {
  * environment); otherwise DR_EDEVICE. */
 DR_MUST_USE dr_status dr_profile_start(dr_dev *d, dr_err *err);
 void dr_profile_label(dr_dev *d, const char *label); /* label must outlive the profile */
+/* Floating-point operations of what is launched under the current label. */
+void dr_profile_work(dr_dev *d, double flops);
 /* Wait, stop, and give the rows, most time first; free with dr_profile_free. */
 DR_MUST_USE dr_status dr_profile_stop(dr_dev *d, const dr_profile_row **rows, int *n,
                                       dr_err *err);

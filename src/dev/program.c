@@ -16,9 +16,10 @@
 #define BUILD_LOG_MAX 1500
 #define PRELUDE       "prelude.h"
 
-#define ROW(file, name) { file, #name },
+#define ROW(file, name, packed) { file, #name, packed },
 static const struct {
     const char *file, *name;
+    bool packed;
 } registry[] = { DR_KERNEL_TABLE(ROW) };
 #undef ROW
 
@@ -156,9 +157,13 @@ dr_status dr_programs_build(dr_dev *d, const dr_conf *conf, dr_err *err)
     cl_int rc;
     if (!(d->programs = dr_alloc(DR_KERNELS * sizeof *d->programs)))
         return dr_fail(err, DR_ENOMEM, "out of memory");
+    const char *last = "";
     for (int i = 0; i < DR_KERNELS; i++) {
+        if (registry[i].packed && !d->packed)
+            continue;
         /* Rows of one file stand together in the registry. */
-        if (i == 0 || strcmp(registry[i].file, registry[i - 1].file) != 0) {
+        if (strcmp(registry[i].file, last) != 0) {
+            last = registry[i].file;
             if ((st = build(&d->programs[d->n_programs], d, registry[i].file, conf, err)))
                 return st;
             d->n_programs++;

@@ -38,9 +38,15 @@ static double strength_of(const struct dr_loras *x, const dr_lora_wish *w, int f
     return w->item[file].strength[x->layers.layer[m->layer].part];
 }
 
+/* Copies hold floats, whatever the file held. */
+static dr_layout copy_layout(const dr_lora_layer *l)
+{
+    return l->layout == DR_ROWS ? DR_ROWS : DR_PACKED;
+}
+
 static int64_t layer_bytes(const dr_lora_layer *l)
 {
-    return dr_count(l->base) * (int64_t)sizeof(float);
+    return op_weight_floats(copy_layout(l), l->base.w, l->base.c) * (int64_t)sizeof(float);
 }
 
 /* Mark the layers that change (touched: [n_layers]); the bytes of their copies. */
@@ -102,7 +108,9 @@ static void switch_to(dr_model *m, const set *s)
     struct dr_loras *x = m->loras;
     for (int i = 0; i < x->layers.n_layers; i++) {
         const dr_lora_layer *l = &x->layers.layer[i];
-        l->w->w = s && s->copy[i].c ? s->copy[i] : l->base;
+        bool copied = s && s->copy[i].c;
+        l->w->w = copied ? s->copy[i] : l->base;
+        l->w->layout = copied ? copy_layout(l) : l->layout;
     }
     m->text_weights = s ? s->text : (dr_digest){ 0 };
     x->current = s;
@@ -131,19 +139,33 @@ static dr_status take_room(const dr_model *m, set *s, const bool *touched, dr_er
     return DR_OK;
 }
 
+/* The copy of layer i: its base and what each file's modules for it add. */
+static void merge_layer(dr_run *r, const struct dr_loras *x, int i, dr_tensor copy,
+                        const dr_lora_wish *w, const dr_lora *files)
+{
+    const dr_lora_layer *l = &x->layers.layer[i];
+    dr_mark mark = dr_push(r);
+    dr_tensor base = dr_new(r, 1, 1, l->base.w, l->base.c);
+    dr_tensor y = dr_new(r, 1, 1, l->base.w, l->base.c);
+    op_read_weight(r, l->base, l->layout, base);
+    op_scale(r, base, y, 1, 0);
+    for (int f = 0; f < w->n; f++)
+        for (int k = 0; k < files[f].n_modules; k++) {
+            const dr_lora_module *m = &files[f].module[k];
+            double strength = m->layer == i ? strength_of(x, w, f, m) : 0;
+            if (strength != 0)
+                dr_lora_add(r, &files[f], m, &x->layers, y, base, strength);
+        }
+    op_write_weight(r, y, copy, copy_layout(l));
+    dr_pop(r, mark);
+}
+
 static void merge(dr_run *r, const struct dr_loras *x, const set *s, const dr_lora_wish *w,
                   const dr_lora *files)
 {
     for (int i = 0; i < x->layers.n_layers; i++)
         if (s->copy[i].c)
-            op_scale(r, x->layers.layer[i].base, s->copy[i], 1, 0);
-    for (int i = 0; i < w->n; i++)
-        for (int k = 0; k < files[i].n_modules; k++) {
-            const dr_lora_module *m = &files[i].module[k];
-            double strength = strength_of(x, w, i, m);
-            if (strength != 0)
-                dr_lora_add(r, &files[i], m, &x->layers, s->copy[m->layer], strength);
-        }
+            merge_layer(r, x, i, s->copy[i], w, files);
 }
 
 /* Merge into s's copies, with the model's room for activations as scratch. */

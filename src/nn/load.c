@@ -177,11 +177,14 @@ static int kind_of(const dr_weight *t)
 }
 
 /* Put a checked tensor on the device; o, c, s as in cl/weights.cl. */
-static dr_tensor place(dr_loader *l, const dr_weight *t, int64_t o, int64_t c, int64_t s)
+static dr_tensor place(dr_loader *l, const dr_weight *t, int64_t o, int64_t c, int64_t s,
+                       dr_layout layout)
 {
     dr_tensor w = { .n = 1, .h = 1, .w = s * c, .c = o };
     size_t at = 0;
     int kind = kind_of(t);
+    dr_status (*move)(dr_dev *, dr_mem *, dr_mem *, size_t, int64_t, int64_t, int64_t, int,
+                      dr_err *) = layout == DR_ROWS ? op_unpack_weights : op_pack_weights;
     if (kind < 0) {
         dr_fail(&l->err, DR_EMODEL, "%s: %s is %s; only F32, F16 and BF16 can be loaded",
                 l->component, t->name, t->dtype);
@@ -189,13 +192,13 @@ static dr_tensor place(dr_loader *l, const dr_weight *t, int64_t o, int64_t c, i
     }
     if (!l->dev)
         return w;
-    if (dr_pool_take(l->pool, (size_t)(o * c * s) * sizeof(float),
+    if (dr_pool_take(l->pool, (size_t)op_weight_floats(layout, s * c, o) * sizeof(float),
                      (l->total_bytes - l->loaded_bytes) * (kind ? 2 : 1) + CHUNK_BYTES / 64,
                      &w.mem, &at, &l->err) ||
         stage(l, t))
         return w;
     w.at = at / sizeof(float);
-    if (op_unpack_weights(l->dev, l->staging, w.mem, w.at, o, c, s, kind, &l->err))
+    if (move(l->dev, l->staging, w.mem, w.at, o, c, s, kind, &l->err))
         return w;
     l->loaded_bytes += t->bytes;
     if (l->progress)
@@ -203,10 +206,17 @@ static dr_tensor place(dr_loader *l, const dr_weight *t, int64_t o, int64_t c, i
     return w;
 }
 
+/* A matrix in the layout that the device wants. */
+static void place_matrix(dr_loader *l, dr_weight_mat *w, const dr_weight *t)
+{
+    w->layout = l->dev ? op_layout(l->dev, kind_of(t)) : DR_ROWS;
+    w->w = place(l, t, w->out, w->in, (int64_t)w->kh * w->kw, w->layout);
+}
+
 /* The same in the order of the file: [rows, c]. */
 static dr_tensor place_rows(dr_loader *l, const dr_weight *t, int64_t rows, int64_t c)
 {
-    dr_tensor w = place(l, t, rows * c, 1, 1);
+    dr_tensor w = place(l, t, rows * c, 1, 1, DR_ROWS);
     w.w = rows;
     w.c = c;
     return w;
@@ -307,7 +317,7 @@ void dr_load_linear(dr_loader *l, dr_weight_mat *w, int64_t in, int64_t out, boo
     *w = (dr_weight_mat){ .kh = 1, .kw = 1, .in = in, .out = out };
     const dr_weight *t = find(l, name, "weight", (const int64_t[]){ out, in }, 2);
     if (t)
-        w->w = place(l, t, out, in, 1);
+        place_matrix(l, w, t);
     if (t && bias)
         w->b = load_vector(l, name, "bias", out);
     note(l, name, w);
@@ -321,7 +331,7 @@ static void load_conv(dr_loader *l, dr_weight_mat *w, int64_t in, int64_t out, i
         find(l, name, "weight", (const int64_t[]){ out, in, window, window }, 4);
     if (!t)
         return;
-    w->w = place(l, t, out, in, (int64_t)window * window);
+    place_matrix(l, w, t);
     if (bias)
         w->b = load_vector(l, name, "bias", out);
     note(l, name, w);

@@ -22,7 +22,8 @@ typedef struct {
     const char *name; /* as diffusers has it */
     dr_lora_part part;
     dr_weight_mat *w;
-    dr_tensor base; /* w->w as it was loaded */
+    dr_tensor base; /* w->w as it was loaded, and its layout */
+    dr_layout layout;
 } dr_lora_layer;
 
 /* A name of a layer: letters, digits and underscores. */
@@ -92,9 +93,9 @@ DR_MUST_USE dr_status dr_lora_open(dr_lora *out, const char *path, const dr_lora
 void dr_lora_close(dr_lora *f); /* accepts {0}; leaves {0} */
 
 /* y += strength · (the layer's weight as module m alone makes it − base), y and base as
- * [k, n]. Linear in strength whatever the kind. In a dry run the tensors' values are
+ * rows [k, n]. Linear in strength whatever the kind. In a dry run the tensors' values are
  * checked: DR_EMODEL when one is NaN or infinite. */
 void dr_lora_add(dr_run *r, const dr_lora *f, const dr_lora_module *m,
-                 const dr_lora_layers *l, dr_tensor y, double strength);
+                 const dr_lora_layers *l, dr_tensor y, dr_tensor base, double strength);
 
 #endif

@@ -61,7 +61,7 @@ static void add_delta(dr_run *r, const dr_lora *f, const dr_lora_module *m, dr_t
 }
 
 void dr_lora_add(dr_run *r, const dr_lora *f, const dr_lora_module *m,
-                 const dr_lora_layers *l, dr_tensor y, double strength)
+                 const dr_lora_layers *l, dr_tensor y, dr_tensor base, double strength)
 {
     const dr_lora_layer *layer = &l->layer[m->layer];
     y.n = (int64_t)layer->w->kh * layer->w->kw; /* [k, n] by positions */
@@ -75,8 +75,8 @@ void dr_lora_add(dr_run *r, const dr_lora *f, const dr_lora_module *m,
     int64_t norms = m->by_input ? layer->w->in : layer->w->out;
     dr_tensor magnitude = lift(r, f, m->magnitude, norms, 1, 1);
     dr_tensor v = dr_new(r, y.n, y.h, 1, y.c);
-    op_scale(r, layer->base, v, 1, 0);
+    op_scale(r, base, v, 1, 0);
     add_delta(r, f, m, v, (float)m->scale);
-    op_add_dora(r, y, layer->base, v, magnitude, m->by_input, (float)strength);
+    op_add_dora(r, y, base, v, magnitude, m->by_input, (float)strength);
     dr_pop(r, mark);
 }

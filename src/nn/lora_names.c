@@ -117,9 +117,11 @@ static bool add_part(dr_lora_layers *l, dr_arena *mem, dr_lora_part part,
     bool ok = true;
     for (int i = 0; i < mats->count && ok; i++) {
         const char *name = mats->row[i].name;
-        l->layer[l->n_layers++] = (dr_lora_layer){
-            .name = name, .part = part, .w = mats->row[i].w, .base = mats->row[i].w->w
-        };
+        l->layer[l->n_layers++] = (dr_lora_layer){ .name = name,
+                                                   .part = part,
+                                                   .w = mats->row[i].w,
+                                                   .base = mats->row[i].w->w,
+                                                   .layout = mats->row[i].w->layout };
         ok = add_name(l, mem, name);
         if (ok && part == DR_LORA_UNET && original_name(original, name, m))
             ok = add_name(l, mem, original);

@@ -44,6 +44,14 @@ static inline dr_grid grid3(int64_t x, int64_t y, int64_t z)
     return (dr_grid){ .dims = 3, .global = { (size_t)x, (size_t)y, (size_t)z } };
 }
 
+/* Work-groups of one: kernels for CPUs, whose work-item is a task with loops of its own. */
+static inline dr_grid grid_tasks(int64_t x, int64_t y, int64_t z)
+{
+    return (dr_grid){ .dims = 3,
+                      .global = { (size_t)x, (size_t)y, (size_t)z },
+                      .local = { 1, 1, 1 } };
+}
+
 /* One work-group of WG work-items for each of `rows` rows. */
 static inline dr_grid grid_rows(const dr_run *r, int64_t rows)
 {
@@ -78,9 +86,17 @@ static inline void fail_shape(dr_run *r, const char *op, dr_tensor x, const char
             op, (ll)x.n, (ll)x.h, (ll)x.w, (ll)x.c, what, have, want);
 }
 
+/* Count operations of a product that is launched now. */
+static inline void work(dr_run *r, double flops)
+{
+    r->flops += flops;
+    if (!r->err.code && !r->dry)
+        dr_profile_work(r->dev, flops);
+}
+
 static inline void gemm(dr_run *r, const dr_gemm_args *g)
 {
-    r->flops += 2.0 * (double)g->m * (double)g->n * (double)g->k * (double)g->batch;
+    work(r, 2.0 * (double)g->m * (double)g->n * (double)g->k * (double)g->batch);
     if (!r->err.code && !r->dry)
         (void)!dr_gemm(r->dev, g, &r->err);
 }

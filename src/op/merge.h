@@ -12,6 +12,10 @@
 dr_tensor op_upload_weights(dr_run *r, const void *data, size_t bytes, int64_t o, int64_t c,
                             int64_t s, int kind);
 
+/* A weight w [1, 1, k, n] as rows of floats, and back to a layout that holds floats. */
+void op_read_weight(dr_run *r, dr_tensor w, dr_layout layout, dr_tensor rows);
+void op_write_weight(dr_run *r, dr_tensor rows, dr_tensor w, dr_layout layout);
+
 /* y = factor · a·b + beta · y for each of y.n positions. a: [n, m, 1, k], b: [n, k, 1, o];
  * one of a single position serves all. y: [n, m, 1, o] */
 void op_add_product(dr_run *r, dr_tensor y, dr_tensor a, dr_tensor b, float factor,

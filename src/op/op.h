@@ -7,10 +7,21 @@
  * memory and launches; none reports errors but through r->err (see op/run.h). Tensors are
  * channels-last; `[n, t, c]` below means t = h·w positions. */
 
-/* A weight as the kernels read it. Matrices are [k, n] floats: k = kh·kw·inputs, n outputs.
- */
+/* How a matrix [k, n] of weights, k = kh·kw·inputs, n outputs, lies on the device: rows of
+ * floats, or packed in panels of DR_PANEL columns, [panels][k][DR_PANEL], as floats or as
+ * halves (see cl/gemm.cl). Vectors and tables are rows always. */
+#define DR_PANEL 32
+typedef enum { DR_ROWS, DR_PACKED, DR_PACKED_HALF } dr_layout;
+
+static inline int64_t dr_panels(int64_t n)
+{
+    return (n + DR_PANEL - 1) / DR_PANEL;
+}
+
+/* A weight as the kernels read it. */
 typedef struct {
-    dr_tensor w;     /* [1, 1, k, n]; vectors [1, 1, 1, n]; tables [1, 1, rows, n] */
+    dr_tensor w; /* [1, 1, k, n]; vectors [1, 1, 1, n]; tables [1, 1, rows, n] */
+    dr_layout layout;
     dr_tensor b;     /* [1, 1, 1, n]; b.c 0: no bias */
     int kh, kw;      /* convolution window; 1 for linear layers */
     int64_t in, out; /* channels */
@@ -23,12 +34,22 @@ typedef struct {
     int64_t groups; /* group norm only */
 } dr_weight_norm;
 
-/* A weight of a file, at its start in `file`, to the floats of a dr_weight_mat's w at
- * `to` + at (elements). The file holds [o, c, s] elements, s = kh·kw; c = s = 1 keeps their
- * order. kind: 0 float32, 1 float16, 2 bfloat16. Needs no run: weights outlive runs. */
+/* The layout in which d reads matrices that a file holds as kind: 0 float32, 1 float16,
+ * 2 bfloat16. */
+dr_layout op_layout(const dr_dev *d, int kind);
+/* Room for a matrix, counted in floats. */
+int64_t op_weight_floats(dr_layout layout, int64_t k, int64_t n);
+
+/* A weight of a file, at its start in `file`, to the rows of a dr_weight_mat's w at
+ * `to` + at (floats). The file holds [o, c, s] elements, s = kh·kw; c = s = 1 keeps their
+ * order. Needs no run: weights outlive runs. */
 DR_MUST_USE dr_status op_unpack_weights(dr_dev *d, dr_mem *file, dr_mem *to, size_t at,
                                         int64_t o, int64_t c, int64_t s, int kind,
                                         dr_err *err);
+/* The same to the packed layout for that kind. */
+DR_MUST_USE dr_status op_pack_weights(dr_dev *d, dr_mem *file, dr_mem *to, size_t at,
+                                      int64_t o, int64_t c, int64_t s, int kind,
+                                      dr_err *err);
 
 /* Numbered as cl/elementwise.cl counts them. */
 typedef enum {

@@ -268,8 +268,9 @@ static uint64_t fingerprint(fixture *f)
     uint64_t all = 0;
     for (int p = 0; p < 2; p++)
         for (int i = 0; i < m->mats[p].count; i++) {
-            dr_tensor w = m->mats[p].row[i].w->w;
-            size_t bytes = (size_t)dr_count(w) * sizeof(float);
+            const dr_weight_mat *mat = m->mats[p].row[i].w;
+            dr_tensor w = mat->w;
+            size_t bytes = (size_t)op_weight_floats(mat->layout, w.w, w.c) * sizeof(float);
             float *x = dr_alloc(bytes);
             assert_int_equal(dr_mem_read(f->g->dev, w.mem, w.at * 4, x, bytes, NULL),
                              DR_OK);
@@ -339,10 +340,11 @@ static void copies_are_private(void **state)
     at = 0;
     for (int p = 0; p < 2; p++)
         for (int i = 0; i < m->mats[p].count; i++, at++) {
-            dr_tensor w = m->mats[p].row[i].w->w;
+            const dr_weight_mat *mat = m->mats[p].row[i].w;
+            dr_tensor w = mat->w;
             bool same = w.mem == base[at].mem && w.at == base[at].at;
             changed += !same;
-            bytes += same ? 0 : dr_count(w) * 4;
+            bytes += same ? 0 : op_weight_floats(mat->layout, w.w, w.c) * 4;
         }
     assert_int_equal(changed, 6); /* four layers of the UNet, two of the text encoder */
     assert_int_equal(report.bytes, bytes);

@@ -562,7 +562,7 @@ static void activations_are_held_once(void **state)
     dr_models_make_room(f->ms, -1);
     get(f, "demo");
     size_t demo = device_bytes - none;
-    assert_true(tiny >= 3 * MIB && tiny < 6 * MIB && demo >= 24 * MIB && demo < 32 * MIB);
+    assert_true(tiny >= 3 * MIB && tiny < 6 * MIB && demo >= 16 * MIB && demo < 32 * MIB);
     paint(f, "tiny");
     paint(f, "demo");
     assert_true(device_bytes > none + tiny + demo);

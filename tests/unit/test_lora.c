@@ -249,6 +249,7 @@ static dr_status dry_run(const fixture *f, const dr_lora *file, dr_err *err)
     dr_run_reset(&r, true);
     for (int i = 0; i < file->n_modules; i++)
         dr_lora_add(&r, file, &file->module[i], &f->layers,
+                    f->layers.layer[file->module[i].layer].base,
                     f->layers.layer[file->module[i].layer].base, 0.5);
     *err = r.err;
     dr_run_free(&r);

@@ -1,0 +1,195 @@
+#include "op/launcher.h"
+
+/* Linear layers and convolutions. */
+
+/* What is added to a product beside the bias; as in dr_conv_opts. */
+typedef struct {
+    const dr_tensor *row, *residual;
+} addends;
+
+/* y = bias + row + residual; gives the beta that a product into y then needs. */
+static float prefill(dr_run *r, dr_tensor y, dr_tensor bias, const addends *add)
+{
+    const dr_tensor *row = add->row, *residual = add->residual;
+    int has = (bias.c ? 1 : 0) | (row ? 2 : 0) | (residual ? 4 : 0);
+    dr_tensor b = bias.c ? bias : y, w = row ? *row : y, s = residual ? *residual : y;
+    if (!has)
+        return 0.0f;
+    LAUNCH(r, DR_K_prefill, grid2(blocks(y.c), y.n * positions(y)), T(y), T(b), T(w),
+           DR_INT(row ? row->n : 1), T(s), DR_LONG(positions(y)), DR_LONG(y.c),
+           DR_INT(has));
+    return 1.0f;
+}
+
+#define TILE_ROWS   12 /* as in cl/gemm.cl */
+#define TASK_ROWS   96
+#define TASK_PANELS 4
+#define TASKS       4 /* at least so many for each compute unit, if there are panels enough */
+
+/* y[first…first + m) = x·W + bias + addends, x's rows from 0, by the packed kernel. */
+static void multiply_packed(dr_run *r, dr_tensor x, dr_tensor y, int64_t first, int64_t m,
+                            const dr_weight_mat *w, const addends *add)
+{
+    int64_t n = w->w.c, k = w->w.w, panels = dr_panels(n);
+    int64_t blocks_m = (m + TASK_ROWS - 1) / TASK_ROWS, group = TASK_PANELS;
+    int64_t rows = ((m + blocks_m - 1) / blocks_m + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS;
+    dr_tensor b = w->b.c ? w->b : y, row = add->row ? *add->row : y;
+    dr_tensor s = add->residual ? *add->residual : y;
+    int has = (w->b.c ? 1 : 0) | (add->row ? 2 : 0) | (add->residual ? 4 : 0);
+    work(r, 2.0 * (double)m * (double)n * (double)k);
+    if (r->err.code || r->dry)
+        return;
+    while (group > 1 &&
+           blocks_m * ((panels + group - 1) / group) < TASKS * dr_compute_units(r->dev))
+        group /= 2;
+    LAUNCH(r, DR_K_multiply_packed, grid_tasks((panels + group - 1) / group, blocks_m, 1),
+           T(x), T(w->w), DR_INT(w->layout == DR_PACKED_HALF), T(y), T(b), T(row),
+           DR_INT(add->row ? row.n : 1), T(s), DR_INT(has), DR_LONG(first),
+           DR_LONG(positions(y)), DR_LONG(m), DR_LONG(n), DR_LONG(k), DR_INT(group),
+           DR_INT(rows));
+}
+
+/* The same by CLBlast, where prefill has put bias and addends into y: beta 1. */
+static void multiply_rows(dr_run *r, dr_tensor x, dr_tensor y, int64_t first, int64_t m,
+                          const dr_weight_mat *w, float beta)
+{
+    gemm(r, &(dr_gemm_args){
+                .m = m,
+                .n = w->w.c,
+                .k = w->w.w,
+                .batch = 1,
+                .a = { .mem = x.mem, .at = x.at, .ld = w->w.w },
+                .b = { .mem = w->w.mem, .at = w->w.at, .ld = w->w.c },
+                .c = { .mem = y.mem, .at = y.at + (size_t)(first * y.c), .ld = y.c },
+                .alpha = 1.0f,
+                .beta = beta,
+            });
+}
+
+/* Of all rows of x. */
+static void product(dr_run *r, dr_tensor x, dr_tensor y, const dr_weight_mat *w,
+                    const addends *add)
+{
+    int64_t m = x.n * positions(x);
+    if (w->layout == DR_ROWS)
+        multiply_rows(r, x, y, 0, m, w, prefill(r, y, w->b, add));
+    else
+        multiply_packed(r, x, y, 0, m, w, add);
+}
+
+void op_linear_into(dr_run *r, dr_tensor y, dr_tensor x, const dr_weight_mat *w,
+                    const dr_tensor *residual)
+{
+    if (stop(r, "linear"))
+        return;
+    if (x.c != w->in || w->kh * w->kw != 1)
+        fail_shape(r, "linear", x, "c", x.c, w->in);
+    else if (y.c != w->out || y.n * positions(y) != x.n * positions(x))
+        fail_shape(r, "linear", x, "result's c", y.c, w->out);
+    else if (residual && !same_shape(*residual, y))
+        fail_shape(r, "linear", *residual, "residual c", residual->c, y.c);
+    if (!r->err.code)
+        product(r, x, y, w, &(addends){ .residual = residual });
+}
+
+dr_tensor op_linear(dr_run *r, dr_tensor x, const dr_weight_mat *w,
+                    const dr_tensor *residual)
+{
+    dr_tensor y = dr_new(r, x.n, x.h, x.w, w->out);
+    op_linear_into(r, y, x, w, residual);
+    return y;
+}
+
+/* A convolution with its defaults filled in. */
+typedef struct {
+    int stride, pad_top, pad_left;
+    int64_t in_h, in_w; /* of the enlarged input */
+    int64_t n, h, w;    /* of the result */
+    float in_scale;
+    bool plain; /* 1×1 over the input as it lies: a matrix product */
+} conv_shape;
+
+/* Places of a window on a line; 0 when it is too long. */
+static int64_t windows(int64_t length, int window, int stride)
+{
+    return length < window ? 0 : (length - window) / stride + 1;
+}
+
+static conv_shape conv_shape_of(dr_tensor x, const dr_weight_mat *w, const dr_conv_opts *o)
+{
+    conv_shape s = { .stride = o->stride ? o->stride : 1,
+                     .pad_top = o->pad_top,
+                     .pad_left = o->pad_left,
+                     .in_h = o->up_h ? o->up_h : x.h,
+                     .in_w = o->up_w ? o->up_w : x.w,
+                     .n = o->batch ? o->batch : x.n,
+                     .in_scale = o->in_scale != 0.0f ? o->in_scale : 1.0f };
+    s.h = windows(s.in_h + o->pad_top + o->pad_bottom, w->kh, s.stride);
+    s.w = windows(s.in_w + o->pad_left + o->pad_right, w->kw, s.stride);
+    s.plain =
+        w->kh * w->kw == 1 && s.n == x.n && s.h == x.h && s.w == x.w && s.in_scale == 1.0f;
+    return s;
+}
+
+/* Unfold and multiply, tile by tile of output pixels. */
+static void conv_tiles(dr_run *r, dr_tensor x, dr_tensor y, const dr_weight_mat *w,
+                       const conv_shape *s, const addends *add)
+{
+    int64_t k = w->w.w, pixels = y.n * positions(y);
+    bool packed = w->layout != DR_ROWS;
+    float beta = packed ? 0 : prefill(r, y, w->b, add);
+    int64_t tile = (int64_t)(r->conv_tile_bytes / sizeof(float)) / k;
+    tile = tile < 64 ? 64 : tile / 64 * 64;
+    tile = tile > pixels ? pixels : tile;
+    dr_mark mark = dr_push(r);
+    dr_tensor rows = dr_new(r, 1, tile, 1, k);
+    for (int64_t first = 0; first < pixels; first += tile) {
+        int64_t m = pixels - first < tile ? pixels - first : tile;
+        if (stop(r, "unfold"))
+            break;
+        LAUNCH(r, DR_K_unfold, grid2(blocks(x.c), m), T(x), T(rows), DR_LONG(first),
+               DR_INT(x.n), DR_INT(x.h), DR_INT(x.w), DR_INT(x.c), DR_INT(s->in_h),
+               DR_INT(s->in_w), DR_INT(y.h), DR_INT(y.w), DR_INT(w->kh), DR_INT(w->kw),
+               DR_INT(s->stride), DR_INT(s->pad_top), DR_INT(s->pad_left), DR_INT(r->wrap),
+               DR_FLOAT(s->in_scale));
+        stop(r, "conv2d");
+        if (packed)
+            multiply_packed(r, rows, y, first, m, w, add);
+        else
+            multiply_rows(r, rows, y, first, m, w, beta);
+    }
+    dr_pop(r, mark);
+}
+
+void op_conv2d_into(dr_run *r, dr_tensor y, dr_tensor x, const dr_weight_mat *w,
+                    const dr_conv_opts *o)
+{
+    conv_shape s = conv_shape_of(x, w, o);
+    if (stop(r, "conv2d"))
+        return;
+    if (x.c != w->in)
+        fail_shape(r, "conv2d", x, "c", x.c, w->in);
+    else if (y.n != s.n || y.h != s.h || y.w != s.w || y.c != w->out)
+        fail_shape(r, "conv2d", y, "the result's h", y.h, s.h);
+    else if (o->residual && !same_shape(*o->residual, y))
+        fail_shape(r, "conv2d", *o->residual, "residual c", o->residual->c, y.c);
+    else if (o->row && o->row->c != y.c)
+        fail_shape(r, "conv2d", *o->row, "row c", o->row->c, y.c);
+    if (r->err.code)
+        return;
+    const addends add = { .row = o->row, .residual = o->residual };
+    if (s.plain)
+        product(r, x, y, w, &add);
+    else
+        conv_tiles(r, x, y, w, &s, &add);
+}
+
+dr_tensor op_conv2d(dr_run *r, dr_tensor x, const dr_weight_mat *w, const dr_conv_opts *o)
+{
+    conv_shape s = conv_shape_of(x, w, o);
+    if (s.h < 1 || s.w < 1)
+        fail_shape(r, "conv2d", x, "the result's h", s.h, 1);
+    dr_tensor y = dr_new(r, s.n, s.h, s.w, w->out);
+    op_conv2d_into(r, y, x, w, o);
+    return y;
+}
