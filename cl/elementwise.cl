@@ -14,7 +14,7 @@ __kernel void fill(__global float *y, long y_at, long count, float value)
  * convolution is then added to (beta = 1). has: bit 0 bias, bit 1 row, bit 2 residual. */
 __kernel void prefill(__global float *y, long y_at, __global const float *bias, long bias_at,
                       __global const float *row, long row_at, int row_n,
-                      __global const float *residual, long residual_at, long t, long c, int has)
+                      __global const float *residual, long residual_at, int has, long t, long c)
 {
     long ci = get_global_id(0) * BLOCK, r = get_global_id(1);
     if (ci >= c)

@@ -4,55 +4,12 @@
  * first cache, of A in the second.
  *
  * Packed weights [ceil(n / 32)][k][32], zeros beyond n, are floats or halves; see
- * cl/weights.cl. Loops over a tile's rows have constant bounds and are unrolled: otherwise
- * compilers keep the sums in memory instead of registers. */
-#define TILE   12  /* rows of a tile */
-#define WIDTH  32  /* columns of a panel */
-#define ROWS   96  /* most rows of a task: a multiple of TILE */
-#define DEPTH  256 /* steps of k at a time */
+ * cl/weights.cl, tiles in cl/tile.h. */
+#define ROWS   144 /* most rows of a task: a multiple of TILE */
+#define DEPTH  384 /* steps of k at a time */
 #define PANELS 4   /* most panels of a task */
 
-#define EACH_ROW __attribute__((opencl_unroll_hint(TILE))) for (int i = 0; i < TILE; i++)
-
-/* c[12, 32] += a[12, depth] · b[depth, 32]; rows of a from `rows` on are the last one again.
- */
-inline void add_tile(__global const float *a, long lda, int rows, const float *b, int depth,
-                     float *c)
-{
-    __global const float *p[TILE];
-    float16 c0[TILE], c1[TILE];
-    EACH_ROW
-    {
-        p[i] = a + min(i, rows - 1) * lda;
-        c0[i] = vload16(2 * i, c);
-        c1[i] = vload16(2 * i + 1, c);
-    }
-    for (int k = 0; k < depth; k++) {
-        float16 b0 = vload16(2 * k, b), b1 = vload16(2 * k + 1, b);
-        EACH_ROW
-        {
-            float16 v = p[i][k];
-            c0[i] = fma(v, b0, c0[i]);
-            c1[i] = fma(v, b1, c1[i]);
-        }
-    }
-    EACH_ROW
-    {
-        vstore16(c0[i], 2 * i, c);
-        vstore16(c1[i], 2 * i + 1, c);
-    }
-}
-
-/* Floats of `count` vectors of 16 packed weights from vector `first` on. */
-inline void read_panel(__global const uchar *w, int halves, long first, int count, float *b)
-{
-    if (halves)
-        for (int i = 0; i < count; i++)
-            vstore16(vload_half16(first + i, (__global const half *)w), i, b);
-    else
-        for (int i = 0; i < count; i++)
-            vstore16(vload16(first + i, (__global const float *)w), i, b);
-}
+DEFINE_TILES(add_tile, __global, __private)
 
 /* y[first + r, :] = x[r, :]·W + bias + row[(first + r) / t % row_n, :] + residual[first + r, :]
  * for r < m; has: bit 0 bias, bit 1 row, bit 2 residual (which may be y). Work-item: (group
@@ -69,15 +26,14 @@ multiply_packed(__global const float *x, long x_at, __global const uchar *w, lon
     int n_panels = min((long)panels, (n + WIDTH - 1) / WIDTH - p0);
     int n_rows = min((long)rows, m - r0);
     w += w_at * sizeof(float);
-    for (int i = 0; i < n_panels * ROWS * 2; i++)
-        vstore16((float16)0.0f, i, c);
     for (long k0 = 0; k0 < k; k0 += DEPTH) {
         int depth = min((long)DEPTH, k - k0);
         for (int p = 0; p < n_panels; p++) {
-            read_panel(w, halves, ((p0 + p) * k + k0) * 2, depth * 2, b);
+            for (int i = 0; i < depth * 2; i++)
+                vstore16(read_weights(w, halves, ((p0 + p) * k + k0) * 2 + i), i, b);
             for (int r = 0; r < n_rows; r += TILE)
                 add_tile(x + x_at + (r0 + r) * k + k0, k, n_rows - r, b, depth,
-                         c + (p * ROWS + r) * WIDTH);
+                         c + (p * ROWS + r) * WIDTH, WIDTH, k0 == 0);
         }
     }
     for (int i = 0; i < n_panels * 2; i++) {

@@ -112,7 +112,7 @@ kernels() {
         for wg in 64 "1 -Wno-unused-parameter"; do
             clang-14 -x cl -cl-std=CL1.2 -Xclang -finclude-default-header -target spir64 \
                 -fsyntax-only -Wall -Wextra -Werror -Wno-unused-function -Icl -DWG=$wg \
-                -include cl/prelude.h "$file" || bad=1
+                -include cl/prelude.h -include cl/tile.h "$file" || bad=1
         done
     done
     return $bad

@@ -9,6 +9,8 @@
     K("weights.cl", pack_weights, 1)                                                       \
     K("weights.cl", unpack_rows, 1)                                                        \
     K("gemm.cl", multiply_packed, 1)                                                       \
+    K("attention.cl", pack_keys, 1)                                                        \
+    K("attention.cl", attend, 1)                                                           \
     K("elementwise.cl", fill, 0)                                                           \
     K("elementwise.cl", prefill, 0)                                                        \
     K("elementwise.cl", activate, 0)                                                       \

@@ -14,7 +14,6 @@
 #define CACHE_FORMAT  "darkroom-cl-1"
 #define SOURCE_MAX    ((size_t)1 << 20)
 #define BUILD_LOG_MAX 1500
-#define PRELUDE       "prelude.h"
 
 #define ROW(file, name, packed) { file, #name, packed },
 static const struct {
@@ -22,6 +21,9 @@ static const struct {
     bool packed;
 } registry[] = { DR_KERNEL_TABLE(ROW) };
 #undef ROW
+
+/* What stands in front of each kernel file. */
+static const char *const headers[] = { "prelude.h", "tile.h" };
 
 /* Everything that one program is built from. */
 typedef struct {
@@ -55,8 +57,10 @@ static dr_status prepare(recipe *r, dr_dev *d, const dr_conf *conf, dr_err *err)
     dr_status st;
     snprintf(r->options, sizeof r->options, "-cl-std=CL1.2 -cl-mad-enable -DWG=%d",
              dr_row_group(d));
-    if ((st = add_file(&r->source, conf->device.cl_dir, PRELUDE, err)) ||
-        (st = add_file(&r->source, conf->device.cl_dir, r->file, err)))
+    for (size_t i = 0; i < DR_COUNT(headers); i++)
+        if ((st = add_file(&r->source, conf->device.cl_dir, headers[i], err)))
+            return st;
+    if ((st = add_file(&r->source, conf->device.cl_dir, r->file, err)))
         return st;
     if (r->source.failed)
         return dr_fail(err, DR_ENOMEM, "out of memory");

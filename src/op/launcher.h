@@ -86,6 +86,15 @@ static inline void fail_shape(dr_run *r, const char *op, dr_tensor x, const char
             op, (ll)x.n, (ll)x.h, (ll)x.w, (ll)x.c, what, have, want);
 }
 
+#define TILE_ROWS 12 /* TILE of cl/tile.h */
+
+/* At most `most` rows a task, all tasks about equal, in whole tiles. */
+static inline int64_t task_rows(int64_t m, int64_t most)
+{
+    int64_t tasks = (m + most - 1) / most;
+    return ((m + tasks - 1) / tasks + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS;
+}
+
 /* Count operations of a product that is launched now. */
 static inline void work(dr_run *r, double flops)
 {

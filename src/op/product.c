@@ -1,28 +1,19 @@
-#include "op/launcher.h"
+#include "op/product.h"
 
 /* Linear layers and convolutions. */
 
-/* What is added to a product beside the bias; as in dr_conv_opts. */
-typedef struct {
-    const dr_tensor *row, *residual;
-} addends;
-
 /* y = bias + row + residual; gives the beta that a product into y then needs. */
-static float prefill(dr_run *r, dr_tensor y, dr_tensor bias, const addends *add)
+static float prefill(dr_run *r, dr_tensor y, const dr_weight_mat *w, const addends *add)
 {
-    const dr_tensor *row = add->row, *residual = add->residual;
-    int has = (bias.c ? 1 : 0) | (row ? 2 : 0) | (residual ? 4 : 0);
-    dr_tensor b = bias.c ? bias : y, w = row ? *row : y, s = residual ? *residual : y;
-    if (!has)
+    const addends_args a = addends_of(y, w, add);
+    if (!a.has)
         return 0.0f;
-    LAUNCH(r, DR_K_prefill, grid2(blocks(y.c), y.n * positions(y)), T(y), T(b), T(w),
-           DR_INT(row ? row->n : 1), T(s), DR_LONG(positions(y)), DR_LONG(y.c),
-           DR_INT(has));
+    LAUNCH(r, DR_K_prefill, grid2(blocks(y.c), y.n * positions(y)), T(y), ADDENDS(a),
+           DR_LONG(positions(y)), DR_LONG(y.c));
     return 1.0f;
 }
 
-#define TILE_ROWS   12 /* as in cl/gemm.cl */
-#define TASK_ROWS   96
+#define TASK_ROWS   144 /* as in cl/gemm.cl */
 #define TASK_PANELS 4
 #define TASKS       4 /* at least so many for each compute unit, if there are panels enough */
 
@@ -31,22 +22,19 @@ static void multiply_packed(dr_run *r, dr_tensor x, dr_tensor y, int64_t first, 
                             const dr_weight_mat *w, const addends *add)
 {
     int64_t n = w->w.c, k = w->w.w, panels = dr_panels(n);
-    int64_t blocks_m = (m + TASK_ROWS - 1) / TASK_ROWS, group = TASK_PANELS;
-    int64_t rows = ((m + blocks_m - 1) / blocks_m + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS;
-    dr_tensor b = w->b.c ? w->b : y, row = add->row ? *add->row : y;
-    dr_tensor s = add->residual ? *add->residual : y;
-    int has = (w->b.c ? 1 : 0) | (add->row ? 2 : 0) | (add->residual ? 4 : 0);
+    int64_t rows = task_rows(m, TASK_ROWS), tasks = (m + rows - 1) / rows;
+    int64_t group = TASK_PANELS;
+    const addends_args a = addends_of(y, w, add);
     work(r, 2.0 * (double)m * (double)n * (double)k);
     if (r->err.code || r->dry)
         return;
     while (group > 1 &&
-           blocks_m * ((panels + group - 1) / group) < TASKS * dr_compute_units(r->dev))
+           tasks * ((panels + group - 1) / group) < TASKS * dr_compute_units(r->dev))
         group /= 2;
-    LAUNCH(r, DR_K_multiply_packed, grid_tasks((panels + group - 1) / group, blocks_m, 1),
-           T(x), T(w->w), DR_INT(w->layout == DR_PACKED_HALF), T(y), T(b), T(row),
-           DR_INT(add->row ? row.n : 1), T(s), DR_INT(has), DR_LONG(first),
-           DR_LONG(positions(y)), DR_LONG(m), DR_LONG(n), DR_LONG(k), DR_INT(group),
-           DR_INT(rows));
+    LAUNCH(r, DR_K_multiply_packed, grid_tasks((panels + group - 1) / group, tasks, 1),
+           T(x), T(w->w), DR_INT(w->layout == DR_PACKED_HALF), T(y), ADDENDS(a),
+           DR_LONG(first), DR_LONG(positions(y)), DR_LONG(m), DR_LONG(n), DR_LONG(k),
+           DR_INT(group), DR_INT(rows));
 }
 
 /* The same by CLBlast, where prefill has put bias and addends into y: beta 1. */
@@ -72,7 +60,7 @@ static void product(dr_run *r, dr_tensor x, dr_tensor y, const dr_weight_mat *w,
 {
     int64_t m = x.n * positions(x);
     if (w->layout == DR_ROWS)
-        multiply_rows(r, x, y, 0, m, w, prefill(r, y, w->b, add));
+        multiply_rows(r, x, y, 0, m, w, prefill(r, y, w, add));
     else
         multiply_packed(r, x, y, 0, m, w, add);
 }
@@ -99,15 +87,6 @@ dr_tensor op_linear(dr_run *r, dr_tensor x, const dr_weight_mat *w,
     op_linear_into(r, y, x, w, residual);
     return y;
 }
-
-/* A convolution with its defaults filled in. */
-typedef struct {
-    int stride, pad_top, pad_left;
-    int64_t in_h, in_w; /* of the enlarged input */
-    int64_t n, h, w;    /* of the result */
-    float in_scale;
-    bool plain; /* 1×1 over the input as it lies: a matrix product */
-} conv_shape;
 
 /* Places of a window on a line; 0 when it is too long. */
 static int64_t windows(int64_t length, int window, int stride)
@@ -137,7 +116,7 @@ static void conv_tiles(dr_run *r, dr_tensor x, dr_tensor y, const dr_weight_mat 
 {
     int64_t k = w->w.w, pixels = y.n * positions(y);
     bool packed = w->layout != DR_ROWS;
-    float beta = packed ? 0 : prefill(r, y, w->b, add);
+    float beta = packed ? 0 : prefill(r, y, w, add);
     int64_t tile = (int64_t)(r->conv_tile_bytes / sizeof(float)) / k;
     tile = tile < 64 ? 64 : tile / 64 * 64;
     tile = tile > pixels ? pixels : tile;

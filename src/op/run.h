@@ -36,6 +36,7 @@ struct dr_run {
     dr_dev *dev;
     dr_err err;
     bool dry;
+    bool unfused;      /* attention by products even where a fused kernel is */
     bool wrap;         /* convolutions are padded with the opposite edge, not with zeros */
     double flops;      /* of products and convolutions, counted in dry and real runs */
     size_t peak_bytes; /* most activations alive at once */

@@ -197,7 +197,9 @@ static void test_attention(probe *p)
     float *q, *k, *v, *want = host(p, 2 * 21 * 24);
     dr_tensor dq = input(p, &q, 2, 21, 1, 24), dk = input(p, &k, 1, 21, 1, 24);
     dr_tensor dv = input(p, &v, 1, 21, 1, 24);
-    for (int causal = 0; causal < 2 && !p->run.err.code; causal++) {
+    for (int i = 0; i < 4 && !p->run.err.code; i++) {
+        bool causal = i % 2;
+        p->run.unfused = i / 2;
         ref_attention(want, q, k, v,
                       &(ref_attention_args){ .n = 2,
                                              .m = 1,
@@ -206,8 +208,10 @@ static void test_attention(probe *p)
                                              .c = 24,
                                              .heads = 3,
                                              .causal = causal });
-        compare(p, "attention", op_attention(&p->run, dq, dk, dv, 3, causal), want, LIMIT);
+        compare(p, p->run.unfused ? "attention by products" : "attention",
+                op_attention(&p->run, dq, dk, dv, 3, causal), want, LIMIT);
     }
+    p->run.unfused = false;
 }
 
 /* --- the other operations --- */
@@ -380,70 +384,80 @@ static void test_unpack_weights(probe *p)
     dr_mem_free(p->run.dev, file_mem);
 }
 
-/* Packed weights of 37 outputs, 5 channels, 9 positions from each type, through the way
- * back and through a convolution of as many rows as make two tasks. */
-static void test_packed(probe *p)
+/* A convolution by packed weights of 37 outputs and `in` channels that a file holds as
+ * kind, and their way back. Rows for two tasks. */
+static void packed(probe *p, int64_t in, int kind)
 {
-    enum { O = 37, C = 5, K = 9 * C, H = 9, W = 11 };
+    enum { OUT = 37, H = 9, W = 11, MOST = OUT * 9 * 19 };
     static const char *const names[] = { "packed f32", "packed f16", "packed bf16" };
     union {
-        float f[O * K];
-        uint16_t bits[O * K];
+        float f[MOST];
+        uint16_t bits[MOST];
     } file;
-    float *x, *b, *row, *residual, *rows = host(p, K * O), *want = host(p, 2 * H * W * O);
-    dr_tensor dx = input(p, &x, 2, H, W, C), db = input(p, &b, 1, 1, 1, O);
-    dr_tensor dr = input(p, &row, 1, 1, 1, O), ds = input(p, &residual, 2, H, W, O);
-    dr_tensor lifted = dr_new(&p->run, 1, 1, K, O);
+    int64_t k = 9 * in;
+    dr_weight_mat m = { .kh = 3, .kw = 3, .in = in, .out = OUT };
     dr_mem *file_mem = NULL;
+    float *x, *b, *row, *residual, *w = host(p, k * OUT), *want = host(p, 2 * H * W * OUT);
+    dr_tensor dx = input(p, &x, 2, H, W, in), drow = input(p, &row, 1, 1, 1, OUT);
+    dr_tensor ds = input(p, &residual, 2, H, W, OUT), rows = dr_new(&p->run, 1, 1, k, OUT);
+    const dr_conv_opts o = { .pad_top = 1,
+                             .pad_left = 1,
+                             .pad_bottom = 1,
+                             .pad_right = 1,
+                             .row = &drow,
+                             .residual = &ds };
+    m.b = input(p, &b, 1, 1, 1, OUT);
+    m.layout = op_layout(p->run.dev, kind);
+    m.w = dr_new(&p->run, 1, 1, 1, op_weight_floats(m.layout, k, OUT));
+    m.w.w = k;
+    m.w.c = OUT;
     (void)!dr_mem_new(&file_mem, p->run.dev, sizeof file, &p->run.err);
-    for (int kind = 0; kind < 3 && dr_packed(p->run.dev) && !p->run.err.code; kind++) {
-        dr_weight_mat m = { .kh = 3, .kw = 3, .in = C, .out = O, .b = db };
-        m.layout = op_layout(p->run.dev, kind);
-        m.w = dr_new(&p->run, 1, 1, 1, op_weight_floats(m.layout, K, O));
-        for (int i = 0; i < O * K; i++)
-            if (kind == 0)
-                file.f[i] = (float)(i % 61) / 32.0f - 1.0f;
-            else
-                file.bits[i] =
-                    (uint16_t)(i % 2 << 15 | (kind == 1 ? 0x3000 : 0x3e00) | i % 509);
-        ref_unpack_weights(rows, &file, O, C, 9, kind);
-        if (dr_mem_write(p->run.dev, file_mem, 0, &file, sizeof file, &p->run.err) ||
-            op_pack_weights(p->run.dev, file_mem, m.w.mem, m.w.at, O, C, 9, kind,
-                            &p->run.err))
-            break;
-        m.w.w = K;
-        m.w.c = O;
-        op_read_weight(&p->run, m.w, m.layout, lifted);
-        compare(p, names[kind], lifted, rows, 0);
-        ref_conv2d(want, x, rows, b, row, residual,
-                   &(ref_conv_args){ .sources = 2,
-                                     .h = H,
-                                     .w = W,
-                                     .in = C,
-                                     .in_h = H,
-                                     .in_w = W,
-                                     .n = 2,
-                                     .out_h = H,
-                                     .out_w = W,
-                                     .out = O,
-                                     .rows = 1,
-                                     .kh = 3,
-                                     .kw = 3,
-                                     .stride = 1,
-                                     .pad_top = 1,
-                                     .pad_left = 1,
-                                     .in_scale = 1 });
-        compare(p, names[kind],
-                op_conv2d(&p->run, dx, &m,
-                          &(dr_conv_opts){ .pad_top = 1,
-                                           .pad_left = 1,
-                                           .pad_bottom = 1,
-                                           .pad_right = 1,
-                                           .row = &dr,
-                                           .residual = &ds }),
-                want, LIMIT);
+    if (p->run.err.code)
+        return;
+    for (int i = 0; i < OUT * k; i++)
+        if (kind == 0)
+            file.f[i] = (float)(i % 61) / 32.0f - 1.0f;
+        else
+            file.bits[i] =
+                (uint16_t)(i % 2 << 15 | (kind == 1 ? 0x3000 : 0x3e00) | i % 509);
+    ref_unpack_weights(w, &file, OUT, in, 9, kind);
+    ref_conv2d(want, x, w, b, row, residual,
+               &(ref_conv_args){ .sources = 2,
+                                 .h = H,
+                                 .w = W,
+                                 .in = in,
+                                 .in_h = H,
+                                 .in_w = W,
+                                 .n = 2,
+                                 .out_h = H,
+                                 .out_w = W,
+                                 .out = OUT,
+                                 .rows = 1,
+                                 .kh = 3,
+                                 .kw = 3,
+                                 .stride = 1,
+                                 .pad_top = 1,
+                                 .pad_left = 1,
+                                 .in_scale = 1 });
+    if (!dr_mem_write(p->run.dev, file_mem, 0, &file, sizeof file, &p->run.err) &&
+        !op_pack_weights(p->run.dev, file_mem, m.w.mem, m.w.at, OUT, in, 9, kind,
+                         &p->run.err)) {
+        op_read_weight(&p->run, m.w, m.layout, rows);
+        compare(p, names[kind], rows, w, 0);
+        compare(p, in < 16 ? "conv2d packed" : "conv2d by Winograd",
+                op_conv2d(&p->run, dx, &m, &o), want, LIMIT);
     }
     dr_mem_free(p->run.dev, file_mem);
+}
+
+static void test_packed(probe *p)
+{
+    for (int kind = 0; kind < 3 && dr_packed(p->run.dev) && !p->run.err.code; kind++) {
+        dr_mark mark = dr_push(&p->run);
+        packed(p, 5, kind);  /* unfolded */
+        packed(p, 19, kind); /* by Winograd */
+        dr_pop(&p->run, mark);
+    }
 }
 
 /* --- LoRA --- */

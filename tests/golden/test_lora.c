@@ -232,7 +232,8 @@ static void two_halves_are_a_whole(void **state)
         const float *want = result_of(f, &one, 1);
         assert_same_bits(f, result_of(f, halves, 2), want);
     }
-    /* Also when they are not the same file, where rounding may differ. */
+    /* Also when they are not the same file, where weights round differently in their last
+     * bit, which Winograd's transforms spread. */
     char dir[] = "/tmp/darkroom-lora.XXXXXX";
     assert_non_null(mkdtemp(dir));
     put_link(dir, "dora-scales", "dora-scales");
@@ -241,7 +242,7 @@ static void two_halves_are_a_whole(void **state)
     const dr_lora_ref one = { "dora-scales", 1, 1 };
     const dr_lora_ref halves[] = { { "dora-scales", 0.5, 0.5 }, { "copy", 0.5, 0.5 } };
     const float *want = result_of(&other, &one, 1);
-    golden_near(f->g, "two halves", result_of(&other, halves, 2), want, f->count, 1e-6);
+    golden_near(f->g, "two halves", result_of(&other, halves, 2), want, f->count, 5e-6);
     dr_model_close(other.model);
     golden_remove_model(dir);
 }

@@ -6,6 +6,7 @@
 #include "base/mem.h"
 #include "base/rng.h"
 #include "dev/dev.h"
+#include "op/merge.h"
 #include "op/op.h"
 #include "op/ref.h"
 
@@ -141,6 +142,20 @@ static inline dr_weight_mat kit_matrix(kit *k, float **w, float **b, int64_t in,
     if (bias)
         m.b = kit_tensor(k, b, 1, 1, 1, out);
     return m;
+}
+
+/* The same weights packed as floats; m itself where the device has no packed kernels. */
+static inline dr_weight_mat kit_packed(kit *k, dr_weight_mat m)
+{
+    dr_weight_mat p = m;
+    if (!dr_packed(k->dev))
+        return p;
+    p.layout = DR_PACKED;
+    p.w = dr_new(&k->run, 1, 1, 1, op_weight_floats(p.layout, m.w.w, m.w.c));
+    p.w.w = m.w.w;
+    p.w.c = m.w.c;
+    op_write_weight(&k->run, m.w, p.w, p.layout);
+    return p;
 }
 
 static inline dr_weight_norm kit_norm(kit *k, float **w, float **b, int64_t c,

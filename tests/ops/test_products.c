@@ -21,12 +21,17 @@ static void test_linear(void **state)
         if (residual)
             ds = kit_tensor(k, &s, n, t, 1, out);
         ref_linear(want, x, w, b, s, n * t, in, out);
-        dr_tensor y = op_linear(&k->run, dx, &m, residual ? &ds : NULL);
-        kit_compare(k, y, want, LIMIT, what);
-        assert_true(k->run.flops == 2.0 * (double)(n * t * in * out));
-        if (residual) { /* in place */
-            op_linear_into(&k->run, ds, dx, &m, &ds);
+        const dr_weight_mat both[] = { m, kit_packed(k, m) };
+        for (int j = 0; j < 2; j++) {
+            k->run.flops = 0;
+            dr_tensor y = op_linear(&k->run, dx, &both[j], residual ? &ds : NULL);
+            kit_compare(k, y, want, LIMIT, what);
+            assert_true(k->run.flops == 2.0 * (double)(n * t * in * out));
+            if (!residual)
+                continue;
+            op_linear_into(&k->run, ds, dx, &both[j], &ds); /* in place */
             kit_compare(k, ds, want, LIMIT, what);
+            dr_upload(&k->run, ds, s);
         }
     }
 }
@@ -49,13 +54,17 @@ static void conv_run(kit *k, conv_case *c, const char *kind)
             kind, (int)a->sources, (int)a->h, (int)a->w, (int)a->in, (int)a->n,
             (int)a->out_h, (int)a->out_w, (int)a->out, (int)a->kh, (int)a->stride,
             (int)a->in_h, (int)a->in_w);
-    dr_tensor y = op_conv2d(&k->run, c->x, &c->m, &c->o);
-    kit_ok(k);
-    assert_true(y.n == a->n && y.h == a->out_h && y.w == a->out_w && y.c == a->out);
-    kit_compare(k, y, c->want, LIMIT, what);
-    if (c->o.residual) {
-        op_conv2d_into(&k->run, c->residual, c->x, &c->m, &c->o);
+    const dr_weight_mat both[] = { c->m, kit_packed(k, c->m) };
+    for (int i = 0; i < 2; i++) {
+        dr_tensor y = op_conv2d(&k->run, c->x, &both[i], &c->o);
+        kit_ok(k);
+        assert_true(y.n == a->n && y.h == a->out_h && y.w == a->out_w && y.c == a->out);
+        kit_compare(k, y, c->want, LIMIT, what);
+        if (!c->o.residual)
+            continue;
+        op_conv2d_into(&k->run, c->residual, c->x, &both[i], &c->o);
         kit_compare(k, c->residual, c->want, LIMIT, what);
+        dr_upload(&k->run, c->residual, c->hresidual);
     }
 }
 
@@ -279,8 +288,8 @@ static void test_attention_large_scores(void **state)
     kit_compare(k, op_attention(&k->run, dq, dq, dv, 1, false), want, 1e-4, "large scores");
 }
 
-/* CLBlast's second kernel takes over above some size; attention's batches have their own.
- */
+/* CLBlast's second kernel takes over above some size; attention's batches have their own;
+ * packed products have several tasks each way. */
 static void test_large(void **state)
 {
     kit *k = *state;
@@ -290,6 +299,12 @@ static void test_large(void **state)
     dr_weight_mat m = kit_matrix(k, &w, &b, 611, 513, 1, 1, true);
     ref_linear(want, x, w, b, NULL, 700, 611, 513);
     kit_compare(k, op_linear(&k->run, dx, &m, NULL), want, LIMIT, "linear 700x611x513");
+    m = kit_packed(k, m);
+    kit_compare(k, op_linear(&k->run, dx, &m, NULL), want, LIMIT, "linear 700x611x513");
+    kit_begin(k);
+    conv_case c = { .o = { SAME } };
+    conv_make(k, &c, 2, 33, 50, 150, 70, 3, true, true);
+    conv_run(k, &c, "large");
     kit_begin(k);
     attention_run(
         k,

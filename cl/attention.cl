@@ -1,0 +1,160 @@
+/* softmax(q·k')·v without the scores ever leaving the cache: Dao et al. 2022,
+ * "FlashAttention", with the running maximum and sum of Milakov & Gimelshein 2018, "Online
+ * normalizer calculation for softmax". For CPUs.
+ *
+ * Keys and values are packed first, a text's heads apart: k as [panel of 32 keys][d][32],
+ * scaled; v as [panel][key][columns]: panels of 32 of the d columns, a last one of 8 or 16
+ * where that is enough; zeros beyond d and beyond the last key. */
+
+#define QUERIES 48 /* most of a task: a multiple of TILE */
+#define KEYS 256   /* at a time, at most: a multiple of WIDTH */
+#define CHANNELS 512 /* of a head, at most */
+
+DEFINE_TILES(score_tile, __global, __global)
+DEFINE_TILES(value_tile, __private, __global)
+DEFINE_NARROW_TILE(last_tile_16, 16, __private, __global)
+DEFINE_NARROW_TILE(last_tile_8, 8, __private, __global)
+
+/* Panels of 32 columns of v, and the columns of the one behind them: 0, 8 or 16. */
+inline int wide_panels(int d)
+{
+    return (d + 15) / WIDTH;
+}
+
+inline int narrow_columns(int d)
+{
+    return d % WIDTH > 16 ? 0 : (d % WIDTH + 7) / 8 * 8;
+}
+
+/* Where column j of row r lies in panels of `rows` rows each. */
+inline long place(int j, long r, long rows, int wide, int narrow)
+{
+    int columns = j / WIDTH < wide ? WIDTH : narrow;
+    return j / WIDTH * rows * WIDTH + r * columns + j % WIDTH;
+}
+
+/* Work-item: (panel of 32 keys, head, text). k, v: [texts, keys, heads·d]; kt and vt hold
+ * texts·heads times keys·d and keys·(all columns), keys rounded up to 32. */
+__kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
+pack_keys(__global const float *k, long k_at, __global const float *v, long v_at,
+          __global float *kt, long kt_at, __global float *vt, long vt_at, int keys, int heads,
+          int d, float scale)
+{
+    long first = get_global_id(0) * WIDTH, all = get_global_size(0) * WIDTH;
+    long head = get_global_id(1), text = get_global_id(2), c = (long)heads * d;
+    int wide = wide_panels(d), narrow = narrow_columns(d), width = wide * WIDTH + narrow;
+    int here = min((long)WIDTH, keys - first);
+    long at = (text * keys + first) * c + head * d;
+    k += k_at + at;
+    v += v_at + at;
+    kt += kt_at + (text * heads + head) * all * d + first * d;
+    vt += vt_at + (text * heads + head) * all * width;
+    for (int j = 0; j < here; j++)
+        for (int i = 0; i < d; i++)
+            kt[i * WIDTH + j] = scale * k[j * c + i];
+    for (int j = here; j < WIDTH; j++)
+        for (int i = 0; i < d; i++)
+            kt[i * WIDTH + j] = 0.0f;
+    for (int j = 0; j < WIDTH; j++)
+        for (int i = 0; i < width; i += 8)
+            vstore8(j < here && i < d ? load8(v + j * c + i, d - i) : (float8)0.0f, 0,
+                    vt + place(i, first + j, all, wide, narrow));
+}
+
+/* 2^x for x <= 0, wrong by at most 1e-7 of it; 2^-126 below. 2^n · 2^f with |f| <= 1/2; the
+ * polynomial of degree 6 whose largest relative error there is least (Remez). */
+inline float16 exp2_negative(float16 x)
+{
+    const float round = 12582912.0f; /* 1.5·2^23: adding it leaves whole numbers */
+    x = fmax(x, -126.0f);
+    float16 z = x + round, f = x - (z - round);
+    float16 p = fma(f, (float16)1.53458120e-4f, (float16)1.33999312e-3f);
+    p = fma(p, f, (float16)9.61848896e-3f);
+    p = fma(p, f, (float16)5.55032878e-2f);
+    p = fma(p, f, (float16)2.40226469e-1f);
+    p = fma(p, f, (float16)6.93147206e-1f);
+    p = fma(p, f, (float16)1.0f);
+    return as_float16(as_int16(p) + (as_int16(z) << 23));
+}
+
+/* Turn `count` scores at s (room for a multiple of 16), logarithms to base 2, into weights
+ * under the running maximum; returns what earlier sums must be multiplied by. */
+inline float weigh(float *s, int count, float *top, float *sum)
+{
+    int vectors = (count + 15) / 16;
+    float16 high = -INFINITY, total = 0.0f;
+    for (int j = count; j < vectors * 16; j++)
+        s[j] = -INFINITY;
+    for (int j = 0; j < vectors; j++)
+        high = fmax(high, vload16(j, s));
+    float8 h = fmax(high.lo, high.hi);
+    float now = fmax(*top, max8(h));
+    for (int j = 0; j < vectors; j++) {
+        float16 e = exp2_negative(vload16(j, s) - now);
+        vstore16(e, j, s);
+        total += e;
+    }
+    float keep = exp2_negative((float16)(*top - now)).s0;
+    *sum = *sum * keep + sum8(total.lo + total.hi);
+    *top = now;
+    return keep;
+}
+
+/* y = softmax(q·k')·v of one image; q, y: [queries, heads·d]; kt, vt of its text, as
+ * pack_keys makes them. causal: query t sees keys 0..t. Work-item: (block of `rows` queries,
+ * head). */
+__kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
+attend(__global const float *q, long q_at, __global const float *kt, long kt_at,
+       __global const float *vt, long vt_at, __global float *y, long y_at, int queries,
+       int keys, int heads, int d, int causal, int rows, int step)
+{
+    float s[TILE * KEYS], o[QUERIES * CHANNELS], top[QUERIES], sum[QUERIES];
+    long t0 = get_global_id(0) * rows, head = get_global_id(1), c = (long)heads * d;
+    int n = min((long)rows, queries - t0), wide = wide_panels(d), narrow = narrow_columns(d);
+    int width = wide * WIDTH + narrow;
+    long all = (keys + WIDTH - 1) / WIDTH * WIDTH;
+    int seen = causal ? min((long)keys, t0 + n) : keys;
+    kt += kt_at + head * all * d;
+    vt += vt_at + head * all * width;
+    q += q_at + t0 * c + head * d;
+    for (int i = 0; i < QUERIES; i++) {
+        top[i] = -INFINITY;
+        sum[i] = 0.0f;
+    }
+    for (int i = 0; i < QUERIES * width / 8; i++)
+        vstore8((float8)0.0f, i, o);
+    for (int k0 = 0; k0 < seen; k0 += step) {
+        int here = min(step, seen - k0);
+        for (int r = 0; r < n; r += TILE) {
+            for (int j = 0; j < here; j += WIDTH)
+                score_tile(q + r * c, c, n - r, kt + (k0 + j) * (long)d, d, s + j, KEYS, true);
+            for (int i = 0; i < TILE; i++) {
+                int count = causal ? min((long)here, t0 + r + i + 1 - k0) : here;
+                float *p = s + i * KEYS;
+                float keep = count > 0 ? weigh(p, count, top + r + i, sum + r + i) : 1.0f;
+                for (int j = max(count, 0); j < here; j++)
+                    p[j] = 0.0f;
+                if (keep != 1.0f)
+                    for (int j = 0; j < width; j += 8) {
+                        float *z = o + place(j, r + i, QUERIES, wide, narrow);
+                        vstore8(keep * vload8(0, z), 0, z);
+                    }
+            }
+            for (int j = 0; j < wide; j++)
+                value_tile(s, KEYS, TILE, vt + (j * all + k0) * WIDTH, here,
+                           o + (j * QUERIES + r) * WIDTH, WIDTH, false);
+            __global const float *last = vt + wide * all * WIDTH + (long)k0 * narrow;
+            float *to = o + wide * QUERIES * WIDTH + r * narrow;
+            if (narrow == 16)
+                last_tile_16(s, KEYS, last, here, to, 16);
+            else if (narrow == 8)
+                last_tile_8(s, KEYS, last, here, to, 8);
+        }
+    }
+    for (int r = 0; r < n; r++) {
+        __global float *to = y + y_at + (t0 + r) * c + head * d;
+        float share = 1.0f / sum[r];
+        for (int j = 0; j < d; j += 8)
+            store8(share * vload8(0, o + place(j, r, QUERIES, wide, narrow)), to + j, d - j);
+    }
+}
