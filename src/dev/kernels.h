@@ -11,6 +11,8 @@
     K("gemm.cl", multiply_packed, 1)                                                       \
     K("attention.cl", pack_keys, 1)                                                        \
     K("attention.cl", attend, 1)                                                           \
+    K("winograd.cl", winograd_input, 1)                                                    \
+    K("winograd.cl", winograd_multiply, 1)                                                 \
     K("elementwise.cl", fill, 0)                                                           \
     K("elementwise.cl", prefill, 0)                                                        \
     K("elementwise.cl", activate, 0)                                                       \

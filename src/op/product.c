@@ -159,6 +159,8 @@ void op_conv2d_into(dr_run *r, dr_tensor y, dr_tensor x, const dr_weight_mat *w,
     const addends add = { .row = o->row, .residual = o->residual };
     if (s.plain)
         product(r, x, y, w, &add);
+    else if (winograd_fits(w, &s))
+        winograd(r, x, y, w, &s, &add);
     else
         conv_tiles(r, x, y, w, &s, &add);
 }

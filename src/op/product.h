@@ -42,4 +42,10 @@ typedef struct {
     bool plain; /* 1×1 over the input as it lies: a matrix product */
 } conv_shape;
 
+/* Winograd's way (cl/winograd.cl), and whether it is there for this convolution and pays.
+ */
+bool winograd_fits(const dr_weight_mat *w, const conv_shape *s);
+void winograd(dr_run *r, dr_tensor x, dr_tensor y, const dr_weight_mat *w,
+              const conv_shape *s, const addends *add);
+
 #endif
