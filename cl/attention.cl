@@ -61,22 +61,6 @@ pack_keys(__global const float *k, long k_at, __global const float *v, long v_at
                     vt + place(i, first + j, all, wide, narrow));
 }
 
-/* 2^x for x <= 0, wrong by at most 1e-7 of it; 2^-126 below. 2^n · 2^f with |f| <= 1/2; the
- * polynomial of degree 6 whose largest relative error there is least (Remez). */
-inline float16 exp2_negative(float16 x)
-{
-    const float round = 12582912.0f; /* 1.5·2^23: adding it leaves whole numbers */
-    x = fmax(x, -126.0f);
-    float16 z = x + round, f = x - (z - round);
-    float16 p = fma(f, (float16)1.53458120e-4f, (float16)1.33999312e-3f);
-    p = fma(p, f, (float16)9.61848896e-3f);
-    p = fma(p, f, (float16)5.55032878e-2f);
-    p = fma(p, f, (float16)2.40226469e-1f);
-    p = fma(p, f, (float16)6.93147206e-1f);
-    p = fma(p, f, (float16)1.0f);
-    return as_float16(as_int16(p) + (as_int16(z) << 23));
-}
-
 /* Turn `count` scores at s (room for a multiple of 16), logarithms to base 2, into weights
  * under the running maximum; returns what earlier sums must be multiplied by. */
 inline float weigh(float *s, int count, float *top, float *sum)

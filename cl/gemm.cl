@@ -11,46 +11,68 @@
 
 DEFINE_TILES(add_tile, __global, __private)
 
+/* x·Φ(x) as gelu of cl/elementwise.cl, for 16. */
+inline float16 gelu_16(float16 x)
+{
+    float16 z = fabs(x) * 0.70710678118654752f;
+    float16 t = 1.0f / (1.0f + 0.3275911f * z);
+    float16 p = fma(t, (float16)0.5307027145f, (float16)-0.7265760135f);
+    p = fma(p, t, (float16)0.7107068705f);
+    p = fma(p, t, (float16)-0.142248368f);
+    p = fma(p, t, (float16)0.127414796f);
+    float16 upper = p * t * exp2_negative(z * z * -1.44269504088896341f);
+    return x * select(1.0f - upper, upper, x < 0.0f);
+}
+
 /* y[first + r, :] = x[r, :]·W + bias + row[(first + r) / t % row_n, :] + residual[first + r, :]
- * for r < m; has: bit 0 bias, bit 1 row, bit 2 residual (which may be y). Work-item: (group
- * of `panels` panels, block of `rows` rows). */
+ * for r < m; has: bit 0 bias, bit 1 row, bit 2 residual (which may be y). gated: y is half as
+ * wide, the first half of what is above times the GELU of the second (GEGLU, Shazeer 2020);
+ * n a multiple of 64 then, and bias all that is added. Work-item: (group of `panels` panels
+ * of y, block of `rows` rows). */
 __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
 multiply_packed(__global const float *x, long x_at, __global const uchar *w, long w_at,
                 int halves, __global float *y, long y_at, __global const float *bias,
                 long bias_at, __global const float *row, long row_at, int row_n,
                 __global const float *residual, long residual_at, int has, long first, long t,
-                long m, long n, long k, int panels, int rows)
+                long m, long n, long k, int gated, int panels, int rows)
 {
     float b[DEPTH * WIDTH], c[PANELS * ROWS * WIDTH];
     long p0 = get_global_id(0) * panels, r0 = get_global_id(1) * rows;
-    int n_panels = min((long)panels, (n + WIDTH - 1) / WIDTH - p0);
+    long out = gated ? n / 2 : n, out_panels = (out + WIDTH - 1) / WIDTH;
+    int n_panels = min((long)panels, out_panels - p0);
     int n_rows = min((long)rows, m - r0);
     w += w_at * sizeof(float);
     for (long k0 = 0; k0 < k; k0 += DEPTH) {
         int depth = min((long)DEPTH, k - k0);
-        for (int p = 0; p < n_panels; p++) {
+        for (int p = 0; p < (gated ? 2 * n_panels : n_panels); p++) {
+            long panel = p0 + (p < n_panels ? p : out_panels + p - n_panels);
             for (int i = 0; i < depth * 2; i++)
-                vstore16(read_weights(w, halves, ((p0 + p) * k + k0) * 2 + i), i, b);
+                vstore16(read_weights(w, halves, (panel * k + k0) * 2 + i), i, b);
             for (int r = 0; r < n_rows; r += TILE)
                 add_tile(x + x_at + (r0 + r) * k + k0, k, n_rows - r, b, depth,
                          c + (p * ROWS + r) * WIDTH, WIDTH, k0 == 0);
         }
     }
     for (int i = 0; i < n_panels * 2; i++) {
-        long col = p0 * WIDTH + i * 16, left = n - col;
-        float16 shift = 0.0f;
+        long col = p0 * WIDTH + i * 16, left = out - col;
+        float16 shift = 0.0f, gate_shift = 0.0f;
         if (left <= 0)
             break;
         if (has & 1)
             shift = load16(bias + bias_at + col, left);
+        if (gated && has & 1)
+            gate_shift = vload16(0, bias + bias_at + out + col);
         for (int r = 0; r < n_rows; r++) {
             long at = first + r0 + r;
             float16 v = vload16((i / 2 * ROWS + r) * 2 + i % 2, c) + shift;
+            if (gated)
+                v *= gelu_16(vload16(((i / 2 + n_panels) * ROWS + r) * 2 + i % 2, c) +
+                             gate_shift);
             if (has & 2)
-                v += load16(row + row_at + at / t % row_n * n + col, left);
+                v += load16(row + row_at + at / t % row_n * out + col, left);
             if (has & 4)
-                v += load16(residual + residual_at + at * n + col, left);
-            store16(v, y + y_at + at * n + col, left);
+                v += load16(residual + residual_at + at * out + col, left);
+            store16(v, y + y_at + at * out + col, left);
         }
     }
 }

@@ -132,8 +132,7 @@ static void layer_forward(dr_run *r, const dr_transformer_layer *b, dr_tensor x,
     dr_pop(r, mark);
 
     h = op_layer_norm(r, x, &b->norm3);
-    h = op_linear(r, h, &b->ff_in, NULL); /* [n, h, w, 8c] */
-    h = op_geglu(r, h);                   /* [n, h, w, 4c] */
+    h = op_linear_geglu(r, h, &b->ff_in); /* [n, h, w, 4c] */
     op_linear_into(r, x, h, &b->ff_out, &x);
     dr_pop(r, mark);
 }

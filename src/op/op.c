@@ -21,14 +21,19 @@ dr_tensor op_activate(dr_run *r, dr_tensor x, dr_activation kind)
     return y;
 }
 
+void op_geglu_into(dr_run *r, dr_tensor y, dr_tensor x)
+{
+    if (stop(r, "geglu"))
+        return;
+    if (x.c != 2 * y.c)
+        fail_shape(r, "geglu", x, "c", x.c, 2 * y.c);
+    LAUNCH(r, DR_K_geglu, grid2(blocks(y.c), x.n * positions(x)), T(x), T(y), DR_LONG(y.c));
+}
+
 dr_tensor op_geglu(dr_run *r, dr_tensor x)
 {
     dr_tensor y = dr_new(r, x.n, x.h, x.w, x.c / 2);
-    if (stop(r, "geglu"))
-        return y;
-    if (x.c % 2)
-        fail_shape(r, "geglu", x, "c", x.c, 2 * y.c);
-    LAUNCH(r, DR_K_geglu, grid2(blocks(y.c), x.n * positions(x)), T(x), T(y), DR_LONG(y.c));
+    op_geglu_into(r, y, x);
     return y;
 }
 

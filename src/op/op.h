@@ -119,6 +119,10 @@ dr_tensor op_activate(dr_run *r, dr_tensor x, dr_activation kind);
 void op_activate_into(dr_run *r, dr_tensor y, dr_tensor x, dr_activation kind);
 /* x[…, :c] · gelu(x[…, c:]); x: [n, t, 2c] → [n, t, c] */
 dr_tensor op_geglu(dr_run *r, dr_tensor x);
+void op_geglu_into(dr_run *r, dr_tensor y, dr_tensor x);
+/* The same of x·W + b, without its wide result in memory where the device can.
+ * [n, t, in] → [n, t, out / 2] */
+dr_tensor op_linear_geglu(dr_run *r, dr_tensor x, const dr_weight_mat *w);
 /* Channels of a, then of b. */
 dr_tensor op_concat(dr_run *r, dr_tensor a, dr_tensor b);
 /* y = factor·x + offset, into y (which may be x). */

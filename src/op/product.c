@@ -17,13 +17,14 @@ static float prefill(dr_run *r, dr_tensor y, const dr_weight_mat *w, const adden
 #define TASK_PANELS 4
 #define TASKS       4 /* at least so many for each compute unit, if there are panels enough */
 
-/* y[first…first + m) = x·W + bias + addends, x's rows from 0, by the packed kernel. */
+/* y[first…first + m) = x·W + bias + addends, x's rows from 0, by the packed kernel; gated:
+ * through GEGLU, y half as wide. */
 static void multiply_packed(dr_run *r, dr_tensor x, dr_tensor y, int64_t first, int64_t m,
-                            const dr_weight_mat *w, const addends *add)
+                            const dr_weight_mat *w, const addends *add, bool gated)
 {
-    int64_t n = w->w.c, k = w->w.w, panels = dr_panels(n);
+    int64_t n = w->w.c, k = w->w.w, panels = dr_panels(y.c);
     int64_t rows = task_rows(m, TASK_ROWS), tasks = (m + rows - 1) / rows;
-    int64_t group = TASK_PANELS;
+    int64_t group = gated ? TASK_PANELS / 2 : TASK_PANELS;
     const addends_args a = addends_of(y, w, add);
     work(r, 2.0 * (double)m * (double)n * (double)k);
     if (r->err.code || r->dry)
@@ -34,7 +35,7 @@ static void multiply_packed(dr_run *r, dr_tensor x, dr_tensor y, int64_t first, 
     LAUNCH(r, DR_K_multiply_packed, grid_tasks((panels + group - 1) / group, tasks, 1),
            T(x), T(w->w), DR_INT(w->layout == DR_PACKED_HALF), T(y), ADDENDS(a),
            DR_LONG(first), DR_LONG(positions(y)), DR_LONG(m), DR_LONG(n), DR_LONG(k),
-           DR_INT(group), DR_INT(rows));
+           DR_INT(gated), DR_INT(group), DR_INT(rows));
 }
 
 /* The same by CLBlast, where prefill has put bias and addends into y: beta 1. */
@@ -62,7 +63,7 @@ static void product(dr_run *r, dr_tensor x, dr_tensor y, const dr_weight_mat *w,
     if (w->layout == DR_ROWS)
         multiply_rows(r, x, y, 0, m, w, prefill(r, y, w, add));
     else
-        multiply_packed(r, x, y, 0, m, w, add);
+        multiply_packed(r, x, y, 0, m, w, add, false);
 }
 
 void op_linear_into(dr_run *r, dr_tensor y, dr_tensor x, const dr_weight_mat *w,
@@ -85,6 +86,21 @@ dr_tensor op_linear(dr_run *r, dr_tensor x, const dr_weight_mat *w,
 {
     dr_tensor y = dr_new(r, x.n, x.h, x.w, w->out);
     op_linear_into(r, y, x, w, residual);
+    return y;
+}
+
+dr_tensor op_linear_geglu(dr_run *r, dr_tensor x, const dr_weight_mat *w)
+{
+    bool fits = w->layout != DR_ROWS && w->out % (2 * DR_PANEL) == 0;
+    dr_tensor y = dr_new(r, x.n, x.h, x.w, w->out / 2);
+    dr_mark mark = dr_push(r);
+    if (!fits)
+        op_geglu_into(r, y, op_linear(r, x, w, NULL));
+    else if (x.c != w->in)
+        fail_shape(r, "linear_geglu", x, "c", x.c, w->in);
+    else if (!stop(r, "linear"))
+        multiply_packed(r, x, y, 0, x.n * positions(x), w, &(addends){ 0 }, true);
+    dr_pop(r, mark);
     return y;
 }
 
@@ -133,7 +149,7 @@ static void conv_tiles(dr_run *r, dr_tensor x, dr_tensor y, const dr_weight_mat 
                DR_FLOAT(s->in_scale));
         stop(r, "conv2d");
         if (packed)
-            multiply_packed(r, rows, y, first, m, w, add);
+            multiply_packed(r, rows, y, first, m, w, add, false);
         else
             multiply_rows(r, rows, y, first, m, w, beta);
     }

@@ -192,11 +192,13 @@ static void test_conv2d(probe *p)
     compare(p, "conv2d", op_conv2d(&p->run, dx, &m, &o), want, LIMIT);
 }
 
+/* More keys than are worked on at once. */
 static void test_attention(probe *p)
 {
+    enum { TEXT = 300 };
     float *q, *k, *v, *want = host(p, 2 * 21 * 24);
-    dr_tensor dq = input(p, &q, 2, 21, 1, 24), dk = input(p, &k, 1, 21, 1, 24);
-    dr_tensor dv = input(p, &v, 1, 21, 1, 24);
+    dr_tensor dq = input(p, &q, 2, 21, 1, 24), dk = input(p, &k, 1, TEXT, 1, 24);
+    dr_tensor dv = input(p, &v, 1, TEXT, 1, 24);
     for (int i = 0; i < 4 && !p->run.err.code; i++) {
         bool causal = i % 2;
         p->run.unfused = i / 2;
@@ -204,7 +206,7 @@ static void test_attention(probe *p)
                       &(ref_attention_args){ .n = 2,
                                              .m = 1,
                                              .tq = 21,
-                                             .tk = 21,
+                                             .tk = TEXT,
                                              .c = 24,
                                              .heads = 3,
                                              .causal = causal });
@@ -450,8 +452,25 @@ static void packed(probe *p, int64_t in, int kind)
     dr_mem_free(p->run.dev, file_mem);
 }
 
+static void packed_geglu(probe *p)
+{
+    float *x, *w, *b, *wide = host(p, 11 * 128), *want = host(p, 11 * 64);
+    dr_tensor dx = input(p, &x, 1, 11, 1, 14);
+    dr_weight_mat m = matrix(p, &w, &b, 14, 128, 1), packed = m;
+    if (p->run.err.code)
+        return;
+    packed.layout = DR_PACKED;
+    packed.w = dr_new(&p->run, 1, 1, 14, 128);
+    op_write_weight(&p->run, m.w, packed.w, packed.layout);
+    ref_linear(wide, x, w, b, NULL, 11, 14, 128);
+    ref_geglu(want, wide, 11, 64);
+    compare(p, "linear_geglu", op_linear_geglu(&p->run, dx, &packed), want, LIMIT);
+}
+
 static void test_packed(probe *p)
 {
+    if (dr_packed(p->run.dev))
+        packed_geglu(p);
     for (int kind = 0; kind < 3 && dr_packed(p->run.dev) && !p->run.err.code; kind++) {
         dr_mark mark = dr_push(&p->run);
         packed(p, 5, kind);  /* unfolded */

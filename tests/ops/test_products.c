@@ -36,6 +36,25 @@ static void test_linear(void **state)
     }
 }
 
+static void test_linear_geglu(void **state)
+{
+    kit *k = *state;
+    for (int i = 0; i < CASES; i++) {
+        kit_begin(k);
+        int64_t t = kit_pick(k, 1, 200), in = kit_pick(k, 1, 90);
+        int64_t out = i % 2 ? 64 * kit_pick(k, 1, 4) : 2 * kit_pick(k, 1, 70);
+        float *x, *w, *b, *wide = kit_host(k, t * out), *want = kit_host(k, t * out / 2);
+        KIT_SAY(what, "linear_geglu t=%d in=%d out=%d", (int)t, (int)in, (int)out);
+        dr_tensor dx = kit_tensor(k, &x, 1, t, 1, in);
+        dr_weight_mat m = kit_matrix(k, &w, &b, in, out, 1, 1, i % 3);
+        ref_linear(wide, x, w, b, NULL, t, in, out);
+        ref_geglu(want, wide, t, out / 2);
+        const dr_weight_mat both[] = { m, kit_packed(k, m) };
+        for (int j = 0; j < 2; j++)
+            kit_compare(k, op_linear_geglu(&k->run, dx, &both[j]), want, LIMIT, what);
+    }
+}
+
 /* One convolution with what it needs, made from the counter. */
 typedef struct {
     dr_tensor x, row, residual;
@@ -316,6 +335,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_linear),
+        cmocka_unit_test(test_linear_geglu),
         cmocka_unit_test(test_conv_same),
         cmocka_unit_test(test_conv_wrapped),
         cmocka_unit_test(test_conv_stride),

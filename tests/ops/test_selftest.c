@@ -31,6 +31,10 @@ static const slip slips[] = {
     { "sample.cl", "+ 1.0f - rescale", "+ 0.9f - rescale", "guide" },
     { "sample.cl", "base - along * p", "base + along * p", "guide across" },
     { "sample.cl", "+ (1.0f - m) *", "+ (0.9f - m) *", "repaint" },
+    { "gemm.cl", "if (has & 4)", "if (has & 8)", "conv2d packed" },
+    { "gemm.cl", "bias_at + out + col", "bias_at + col", "linear_geglu" },
+    { "winograd.cl", "q + 8.0f * t", "q + 4.0f * t", "conv2d by Winograd" },
+    { "attention.cl", "*sum * keep", "*sum", "attention" },
     { "weights.cl", "<< 16", "<< 15", "unpack_weights bf16" },
     { "embed.cl", "r % length * cols", "r / length * cols", "embed_tokens" },
 };
