@@ -101,6 +101,15 @@ $(B)/bench/queue/noop: $(B)/bench/queue/noop.o $(B)/libdarkroom.a
 	$(call say,LINK)
 	$(Q)$(CC) $(CFLAGS) -o $@ $^ $(PKG_LIBS)
 
+bench-peers: ## beside PyTorch/diffusers and OpenVINO on this machine (installs both, 7 GB, long)
+	sh contrib/deps.sh test
+	$(MAKE) --no-print-directory all $(B)/bench/peers/ours
+	sh bench/peers/run.sh $(B) $(PEERS_OPTIONS)
+
+$(B)/bench/peers/ours: $(B)/bench/peers/ours.o $(B)/libdarkroom.a
+	$(call say,LINK)
+	$(Q)$(CC) $(CFLAGS) -o $@ $^ $(PKG_LIBS)
+
 $(B)/bench/bench: $(patsubst %.c,$(B)/%.o,$(wildcard bench/*.c)) $(B)/libdarkroom.a
 	$(call say,LINK)
 	$(Q)$(CC) $(CFLAGS) -o $@ $^ $(PKG_LIBS)
@@ -126,7 +135,7 @@ clean: ## remove what was built
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
-.PHONY: all test tests test-full chaos check asan bench bench-queue demo format install clean help
+.PHONY: all test tests test-full chaos check asan bench bench-queue bench-peers demo format install clean help
 .SECONDARY:
 -include $(LIB_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(TEST_BIN:=.d) $(TEST_LIB:.o=.d)
--include $(wildcard $(B)/bench/*.d $(B)/bench/queue/*.d $(B)/tests/full/*.d)
+-include $(wildcard $(B)/bench/*.d $(B)/bench/queue/*.d $(B)/bench/peers/*.d $(B)/tests/full/*.d)
