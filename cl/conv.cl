@@ -6,8 +6,7 @@
  * x: [n_src, h, w, c] channels-last; output pixel r counts through [n, oh, ow] from `first`.
  * in_h × in_w larger than h × w reads the picture enlarged by nearest neighbour without
  * storing it. Image n reads source n % n_src: both halves of a guidance batch share the
- * latents. Work-item: a block of 8 channels of one row, all kernel positions; in_h·h
- * and in_w·w below 2^31. */
+ * latents. Work-item: a block of 8 channels of one row, all kernel positions. */
 __kernel void unfold(__global const float *x, long x_at, __global float *y, long y_at,
                      long first, int n_src, int h, int w, int c, int in_h, int in_w, int oh,
                      int ow, int kh, int kw, int stride, int pad_top, int pad_left,
@@ -23,19 +22,13 @@ __kernel void unfold(__global const float *x, long x_at, __global float *y, long
     long n = line / oh % n_src;
     __global float *q = y + y_at + r * kh * kw * c + ci;
     for (int ky = 0; ky < kh; ky++) {
-        int iy = oy * stride + ky - pad_top;
-        if (wrap)
-            iy = (iy + kh * in_h) % in_h;
-        long sy = in_h == h ? iy : iy * h / in_h;
+        int sy = source_pixel(oy * stride + ky - pad_top, in_h, h, wrap);
         __global const float *row = x + x_at + (n * h + sy) * w * c + ci;
         for (int kx = 0; kx < kw; kx++, q += c) {
-            int ix = ox * stride + kx - pad_left;
-            if (wrap)
-                ix = (ix + kw * in_w) % in_w;
-            long sx = in_w == w ? ix : ix * w / in_w;
+            int sx = source_pixel(ox * stride + kx - pad_left, in_w, w, wrap);
             float8 v = 0.0f;
-            if (iy >= 0 && ix >= 0 && iy < in_h && ix < in_w)
-                v = load8(row + sx * c, c - ci) * in_scale;
+            if (sy >= 0 && sx >= 0)
+                v = load8(row + (long)sx * c, c - ci) * in_scale;
             store8(v, q, c - ci);
         }
     }

@@ -29,18 +29,7 @@ __kernel void prefill(__global float *y, long y_at, __global const float *bias, 
     store8(v, y + y_at + r * c + ci, c - ci);
 }
 
-/* x·Φ(x), with Φ by Abramowitz & Stegun 7.1.26: wrong by at most 8e-8, and unlike erf a
- * vector operation on every device. */
-inline float8 gelu(float8 x)
-{
-    float8 z = fabs(x) * 0.70710678118654752f;
-    float8 t = 1.0f / (1.0f + 0.3275911f * z);
-    float8 poly = t * (0.127414796f +
-                       t * (-0.142248368f +
-                            t * (0.7107068705f + t * (-0.7265760135f + t * 0.5307027145f))));
-    float8 upper = poly * exp(-z * z);
-    return x * select(1.0f - upper, upper, x < 0.0f);
-}
+DEFINE_GELU(gelu, float8, exp)
 
 /* y = act(x): 0 SiLU x·σ(x), 1 GELU (erf form), 2 quick GELU x·σ(1.702x), 3 ReLU max(x, 0),
  * 4 soft clamp 3·tanh(x/3). */

@@ -11,18 +11,8 @@
 
 DEFINE_TILES(add_tile, __global, __private)
 
-/* x·Φ(x) as gelu of cl/elementwise.cl, for 16. */
-inline float16 gelu_16(float16 x)
-{
-    float16 z = fabs(x) * 0.70710678118654752f;
-    float16 t = 1.0f / (1.0f + 0.3275911f * z);
-    float16 p = fma(t, (float16)0.5307027145f, (float16)-0.7265760135f);
-    p = fma(p, t, (float16)0.7107068705f);
-    p = fma(p, t, (float16)-0.142248368f);
-    p = fma(p, t, (float16)0.127414796f);
-    float16 upper = p * t * exp2_negative(z * z * -1.44269504088896341f);
-    return x * select(1.0f - upper, upper, x < 0.0f);
-}
+#define EXP(x) exp2_negative((x) * 1.44269504088896341f)
+DEFINE_GELU(gelu_16, float16, EXP)
 
 /* y[first + r, :] = x[r, :]·W + bias + row[(first + r) / t % row_n, :] + residual[first + r, :]
  * for r < m; has: bit 0 bias, bit 1 row, bit 2 residual (which may be y). gated: y is half as

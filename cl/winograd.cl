@@ -36,16 +36,6 @@
 
 DEFINE_TILES(add_tile, __global, __private)
 
-/* Where pixel i of an enlarged line of in_n, of n in truth, lies; -1: outside. */
-inline int source(int i, int in_n, int n, int wrap)
-{
-    if (wrap)
-        i = (i + 3 * in_n) % in_n;
-    if (i < 0 || i >= in_n)
-        return -1;
-    return in_n == n ? i : i * n / in_n;
-}
-
 /* v[point, tile - first, c] = B'·d·B of tiles [first, first + count), counted through
  * [image, line of tiles, column]; rows of v are v_c floats. Reads x as cl/conv.cl's unfold
  * does. Work-item: one tile. */
@@ -61,9 +51,9 @@ winograd_input(__global const float *x, long x_at, __global float *v, long v_at,
     x += x_at + image * h * w * c;
     v += v_at + t * v_c;
     for (int i = 0; i < 6; i++) {
-        int sy = source(ty * 4 + i - pad_top, in_h, h, wrap);
+        int sy = source_pixel(ty * 4 + i - pad_top, in_h, h, wrap);
         for (int j = 0; j < 6; j++) {
-            int sx = source(tx * 4 + j - pad_left, in_w, w, wrap);
+            int sx = source_pixel(tx * 4 + j - pad_left, in_w, w, wrap);
             at[i * 6 + j] = sy < 0 || sx < 0 ? -1 : ((long)sy * w + sx) * c;
         }
     }

@@ -6,6 +6,14 @@
 /* Attention: on CPUs by a kernel that keeps the scores in the cache, elsewhere by products
  * in tiles. */
 
+/* The row of keys that image i of q reads; see op_cross_attention. */
+static int64_t text_of(dr_tensor q, dr_tensor k, const int *texts, int64_t i)
+{
+    int64_t text = texts ? texts[i] : i * k.n / q.n;
+    assert(text >= 0 && text < k.n);
+    return text;
+}
+
 /* --- fused --- */
 
 #define HEAD_CHANNELS 512 /* CHANNELS of cl/attention.cl */
@@ -13,11 +21,6 @@
 #define STEP_FLOATS   (96 * 1024) /* of keys and values that a task works on at once */
 #define STEP_MOST     256
 #define LOG2_E        1.4426950408889634
-
-static int64_t round_up(int64_t x, int64_t unit)
-{
-    return (x + unit - 1) / unit * unit;
-}
 
 /* Of packed values: panels of 32, a last one of 8 or 16 where that is enough. */
 static int64_t columns(int64_t d)
@@ -43,10 +46,9 @@ static void fused(dr_run *r, dr_tensor q, dr_tensor k, dr_tensor v, dr_tensor y,
            DR_FLOAT(LOG2_E / sqrt((double)d)));
     stop(r, "attention");
     for (int64_t i = 0; i < q.n; i++) {
-        int64_t text = texts ? texts[i] : i * k.n / q.n;
-        assert(text >= 0 && text < k.n);
+        int64_t text = text_of(q, k, texts, i);
         work(r, 4.0 * (double)queries * (double)keys * (double)q.c);
-        LAUNCH(r, DR_K_attend, grid_tasks((queries + rows - 1) / rows, heads, 1),
+        LAUNCH(r, DR_K_attend, grid_tasks(div_up(queries, rows), heads, 1),
                T(dr_slice(q, i, 1)), T(dr_slice(kt, text, 1)), T(dr_slice(vt, text, 1)),
                T(dr_slice(y, i, 1)), DR_INT(queries), DR_INT(keys), DR_INT(heads),
                DR_INT(d), DR_INT(causal), DR_INT(rows), DR_INT(step));
@@ -102,8 +104,7 @@ static void by_products(dr_run *r, dr_tensor q, dr_tensor k, dr_tensor v, dr_ten
     dr_mark mark = dr_push(r);
     dr_tensor scores = dr_new(r, 1, heads * rows, 1, keys);
     for (int64_t i = 0; i < q.n; i++) {
-        int64_t j = texts ? texts[i] : i * k.n / q.n;
-        assert(j >= 0 && j < k.n);
+        int64_t j = text_of(q, k, texts, i);
         for (int64_t first = 0; first < queries && !r->err.code; first += rows) {
             int64_t m = queries - first < rows ? queries - first : rows;
             attend(r, dr_slice(q, i, 1), dr_slice(k, j, 1), dr_slice(v, j, 1),

@@ -8,6 +8,26 @@
 
 typedef long long ll;
 
+static inline int64_t div_up(int64_t x, int64_t unit)
+{
+    return (x + unit - 1) / unit;
+}
+
+static inline int64_t round_up(int64_t x, int64_t unit)
+{
+    return div_up(x, unit) * unit;
+}
+
+static inline int64_t at_least(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+static inline int64_t at_most(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
 /* Expand to the two arguments that every kernel takes for a tensor. */
 #define T(x) DR_MEM((x).mem), DR_LONG((x).at)
 
@@ -64,7 +84,7 @@ static inline dr_grid grid_rows(const dr_run *r, int64_t rows)
 
 static inline int64_t blocks(int64_t c)
 {
-    return (c + BLOCK - 1) / BLOCK;
+    return div_up(c, BLOCK);
 }
 
 static inline int64_t positions(dr_tensor x)
@@ -91,8 +111,7 @@ static inline void fail_shape(dr_run *r, const char *op, dr_tensor x, const char
 /* At most `most` rows a task, all tasks about equal, in whole tiles. */
 static inline int64_t task_rows(int64_t m, int64_t most)
 {
-    int64_t tasks = (m + most - 1) / most;
-    return ((m + tasks - 1) / tasks + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS;
+    return round_up(div_up(m, div_up(m, most)), TILE_ROWS);
 }
 
 /* Count operations of a product that is launched now. */

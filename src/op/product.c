@@ -23,19 +23,18 @@ static void multiply_packed(dr_run *r, dr_tensor x, dr_tensor y, int64_t first, 
                             const dr_weight_mat *w, const addends *add, bool gated)
 {
     int64_t n = w->w.c, k = w->w.w, panels = dr_panels(y.c);
-    int64_t rows = task_rows(m, TASK_ROWS), tasks = (m + rows - 1) / rows;
+    int64_t rows = task_rows(m, TASK_ROWS), tasks = div_up(m, rows);
     int64_t group = gated ? TASK_PANELS / 2 : TASK_PANELS;
     const addends_args a = addends_of(y, w, add);
     work(r, 2.0 * (double)m * (double)n * (double)k);
     if (r->err.code || r->dry)
         return;
-    while (group > 1 &&
-           tasks * ((panels + group - 1) / group) < TASKS * dr_compute_units(r->dev))
+    while (group > 1 && tasks * div_up(panels, group) < TASKS * dr_compute_units(r->dev))
         group /= 2;
-    LAUNCH(r, DR_K_multiply_packed, grid_tasks((panels + group - 1) / group, tasks, 1),
-           T(x), T(w->w), DR_INT(w->layout == DR_PACKED_HALF), T(y), ADDENDS(a),
-           DR_LONG(first), DR_LONG(positions(y)), DR_LONG(m), DR_LONG(n), DR_LONG(k),
-           DR_INT(gated), DR_INT(group), DR_INT(rows));
+    LAUNCH(r, DR_K_multiply_packed, grid_tasks(div_up(panels, group), tasks, 1), T(x),
+           T(w->w), DR_INT(w->layout == DR_PACKED_HALF), T(y), ADDENDS(a), DR_LONG(first),
+           DR_LONG(positions(y)), DR_LONG(m), DR_LONG(n), DR_LONG(k), DR_INT(gated),
+           DR_INT(group), DR_INT(rows));
 }
 
 /* The same by CLBlast, where prefill has put bias and addends into y: beta 1. */

@@ -469,9 +469,10 @@ static void packed_geglu(probe *p)
 
 static void test_packed(probe *p)
 {
-    if (dr_packed(p->run.dev))
-        packed_geglu(p);
-    for (int kind = 0; kind < 3 && dr_packed(p->run.dev) && !p->run.err.code; kind++) {
+    if (!dr_packed(p->run.dev))
+        return;
+    packed_geglu(p);
+    for (int kind = 0; kind < 3 && !p->run.err.code; kind++) {
         dr_mark mark = dr_push(&p->run);
         packed(p, 5, kind);  /* unfolded */
         packed(p, 19, kind); /* by Winograd */

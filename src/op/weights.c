@@ -31,7 +31,7 @@ dr_status op_pack_weights(dr_dev *d, dr_mem *file, dr_mem *to, size_t at, int64_
     dr_arg args[] = { DR_MEM(file), DR_LONG(0), DR_MEM(to),  DR_LONG(at),
                       DR_LONG(o),   DR_LONG(c), DR_LONG(s),  DR_LONG(c * s),
                       DR_LONG(s),   DR_LONG(1), DR_INT(kind) };
-    dr_grid grid = grid_tasks(dr_panels(o), (c + PACK_CHANNELS - 1) / PACK_CHANNELS, 1);
+    dr_grid grid = grid_tasks(dr_panels(o), div_up(c, PACK_CHANNELS), 1);
     return dr_launch(d, DR_K_pack_weights, args, DR_COUNT(args), &grid, err);
 }
 
@@ -55,8 +55,7 @@ void op_write_weight(dr_run *r, dr_tensor rows, dr_tensor w, dr_layout layout)
     }
     if (stop(r, "write_weight"))
         return;
-    LAUNCH(r, DR_K_pack_weights,
-           grid_tasks(dr_panels(w.c), (w.w + PACK_CHANNELS - 1) / PACK_CHANNELS, 1),
+    LAUNCH(r, DR_K_pack_weights, grid_tasks(dr_panels(w.c), div_up(w.w, PACK_CHANNELS), 1),
            T(rows), T(w), DR_LONG(w.c), DR_LONG(w.w), DR_LONG(1), DR_LONG(1), DR_LONG(w.c),
            DR_LONG(0), DR_INT(0));
 }

@@ -7,16 +7,6 @@
 #define UNIT_BYTES ((int64_t)4 << 20) /* of transformed input for each compute unit */
 #define SKEW       16 /* floats between rows: strides of 4096 bytes would share cache lines */
 
-static int64_t at_least(int64_t a, int64_t b)
-{
-    return a > b ? a : b;
-}
-
-static int64_t at_most(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
 bool winograd_fits(const dr_weight_mat *w, const conv_shape *s)
 {
     return w->layout != DR_ROWS && w->kh == 3 && w->kw == 3 && s->stride == 1 &&
@@ -27,9 +17,9 @@ void winograd(dr_run *r, dr_tensor x, dr_tensor y, const dr_weight_mat *w,
               const conv_shape *s, const addends *add)
 {
     const addends_args a = addends_of(y, w, add);
-    int64_t tiles_h = (y.h + SIDE - 1) / SIDE, tiles_w = (y.w + SIDE - 1) / SIDE;
+    int64_t tiles_h = div_up(y.h, SIDE), tiles_w = div_up(y.w, SIDE);
     int64_t tiles = y.n * tiles_h * tiles_w, panels = dr_panels(y.c);
-    int64_t v_c = (x.c + 15) / 16 * 16 + SKEW, tile_bytes = POINTS * v_c * 4;
+    int64_t v_c = round_up(x.c, 16) + SKEW, tile_bytes = POINTS * v_c * 4;
     int64_t chunk =
         at_least(TASK_TILES, dr_compute_units(r->dev) * UNIT_BYTES / tile_bytes);
     chunk = at_most(chunk, at_most(tiles, (int64_t)r->conv_tile_bytes / tile_bytes));
@@ -42,7 +32,7 @@ void winograd(dr_run *r, dr_tensor x, dr_tensor y, const dr_weight_mat *w,
     dr_tensor v = dr_new(r, POINTS, chunk, 1, v_c);
     work(r, 2.0 * 9 * (double)(y.n * positions(y)) * (double)x.c * (double)y.c);
     for (int64_t first = 0; first < tiles && !r->err.code && !r->dry; first += chunk) {
-        int64_t count = tiles - first < chunk ? tiles - first : chunk;
+        int64_t count = at_most(tiles - first, chunk);
         stop(r, "winograd_input");
         LAUNCH(r, DR_K_winograd_input, grid_tasks(count, 1, 1), T(x), T(v), DR_LONG(first),
                DR_LONG(count), DR_INT(x.n), DR_INT(x.h), DR_INT(x.w), DR_INT(x.c),
@@ -50,8 +40,8 @@ void winograd(dr_run *r, dr_tensor x, dr_tensor y, const dr_weight_mat *w,
                DR_INT(s->pad_top), DR_INT(s->pad_left), DR_INT(r->wrap),
                DR_FLOAT(s->in_scale), DR_INT(v_c));
         stop(r, "conv2d");
-        LAUNCH(r, DR_K_winograd_multiply, grid_tasks(panels, (count + rows - 1) / rows, 1),
-               T(v), T(w->w), DR_INT(w->layout == DR_PACKED_HALF), T(y), ADDENDS(a),
+        LAUNCH(r, DR_K_winograd_multiply, grid_tasks(panels, div_up(count, rows), 1), T(v),
+               T(w->w), DR_INT(w->layout == DR_PACKED_HALF), T(y), ADDENDS(a),
                DR_LONG(first), DR_LONG(count), DR_INT(y.h), DR_INT(y.w), DR_INT(tiles_h),
                DR_INT(tiles_w), DR_LONG(y.c), DR_INT(x.c), DR_INT(v_c), DR_INT(rows));
     }
