@@ -2,12 +2,12 @@
  * "FlashAttention", with the running maximum and sum of Milakov & Gimelshein 2018, "Online
  * normalizer calculation for softmax". For CPUs.
  *
- * Keys and values are packed first, a text's heads apart: k as [panel of 32 keys][d][32],
- * scaled; v as [panel][key][columns]: panels of 32 of the d columns, a last one of 8 or 16
+ * Keys and values are packed first, a text's heads apart: k as [WIDTH keys][d][WIDTH],
+ * scaled; v as [panel][key][columns]: panels of WIDTH of the d columns, a last one of 8 or 16
  * where that is enough; zeros beyond d and beyond the last key. */
 
 #define QUERIES 48 /* most of a task: a multiple of TILE */
-#define KEYS 256   /* at a time, at most: a multiple of WIDTH */
+#define KEYS 256   /* at a time, at most: a multiple of PANEL */
 #define CHANNELS 512 /* of a head, at most */
 
 DEFINE_TILES(score_tile, __global, __global)
@@ -15,15 +15,16 @@ DEFINE_TILES(value_tile, __private, __global)
 DEFINE_NARROW_TILE(last_tile_16, 16, __private, __global)
 DEFINE_NARROW_TILE(last_tile_8, 8, __private, __global)
 
-/* Panels of 32 columns of v, and the columns of the one behind them: 0, 8 or 16. */
+/* Panels of WIDTH columns of v, and the columns of the one behind them: 0, 8 or, with wide
+ * tiles, 16. */
 inline int wide_panels(int d)
 {
-    return (d + 15) / WIDTH;
+    return (d + WIDTH / 2 - 1) / WIDTH;
 }
 
 inline int narrow_columns(int d)
 {
-    return d % WIDTH > 16 ? 0 : (d % WIDTH + 7) / 8 * 8;
+    return d % WIDTH > WIDTH / 2 ? 0 : (d % WIDTH + 7) / 8 * 8;
 }
 
 /* Where column j of row r lies in panels of `rows` rows each. */
@@ -33,29 +34,27 @@ inline long place(int j, long r, long rows, int wide, int narrow)
     return j / WIDTH * rows * WIDTH + r * columns + j % WIDTH;
 }
 
-/* Work-item: (panel of 32 keys, head, text). k, v: [texts, keys, heads·d]; kt and vt hold
- * texts·heads times keys·d and keys·(all columns), keys rounded up to 32. */
+/* Work-item: (32 keys, head, text). k, v: [texts, keys, heads·d]; kt and vt hold
+ * texts·heads times keys·d and keys·(d rounded up to 32), keys rounded up to 32. */
 __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
 pack_keys(__global const float *k, long k_at, __global const float *v, long v_at,
           __global float *kt, long kt_at, __global float *vt, long vt_at, int keys, int heads,
           int d, float scale)
 {
-    long first = get_global_id(0) * WIDTH, all = get_global_size(0) * WIDTH;
+    long first = get_global_id(0) * PANEL, all = get_global_size(0) * PANEL;
     long head = get_global_id(1), text = get_global_id(2), c = (long)heads * d;
     int wide = wide_panels(d), narrow = narrow_columns(d), width = wide * WIDTH + narrow;
-    int here = min((long)WIDTH, keys - first);
+    int here = min((long)PANEL, keys - first);
     long at = (text * keys + first) * c + head * d;
     k += k_at + at;
     v += v_at + at;
     kt += kt_at + (text * heads + head) * all * d + first * d;
-    vt += vt_at + (text * heads + head) * all * width;
-    for (int j = 0; j < here; j++)
+    vt += vt_at + (text * heads + head) * all * ((d + PANEL - 1) / PANEL * PANEL);
+    for (int j = 0; j < PANEL; j++)
         for (int i = 0; i < d; i++)
-            kt[i * WIDTH + j] = scale * k[j * c + i];
-    for (int j = here; j < WIDTH; j++)
-        for (int i = 0; i < d; i++)
-            kt[i * WIDTH + j] = 0.0f;
-    for (int j = 0; j < WIDTH; j++)
+            kt[(j / WIDTH * d + i) * WIDTH + j % WIDTH] =
+                j < here ? scale * k[j * c + i] : 0.0f;
+    for (int j = 0; j < PANEL; j++)
         for (int i = 0; i < width; i += 8)
             vstore8(j < here && i < d ? load8(v + j * c + i, d - i) : (float8)0.0f, 0,
                     vt + place(i, first + j, all, wide, narrow));
@@ -96,10 +95,10 @@ attend(__global const float *q, long q_at, __global const float *kt, long kt_at,
     long t0 = get_global_id(0) * rows, head = get_global_id(1), c = (long)heads * d;
     int n = min((long)rows, queries - t0), wide = wide_panels(d), narrow = narrow_columns(d);
     int width = wide * WIDTH + narrow;
-    long all = (keys + WIDTH - 1) / WIDTH * WIDTH;
+    long all = (keys + PANEL - 1) / PANEL * PANEL;
     int seen = causal ? min((long)keys, t0 + n) : keys;
     kt += kt_at + head * all * d;
-    vt += vt_at + head * all * width;
+    vt += vt_at + head * all * ((d + PANEL - 1) / PANEL * PANEL);
     q += q_at + t0 * c + head * d;
     for (int i = 0; i < QUERIES; i++) {
         top[i] = -INFINITY;

@@ -1,10 +1,10 @@
 /* Products with packed weights, for CPUs: a work-group of one computes a block of rows and
- * up to PANELS panels of 32 columns, in tiles of 12 rows that stay in registers. Goto & van
+ * up to PANELS panels of 32 columns, in tiles that stay in registers (cl/tile.h). Goto & van
  * de Geijn 2008, "Anatomy of high-performance matrix multiplication": blocks of B in the
  * first cache, of A in the second.
  *
  * Packed weights [ceil(n / 32)][k][32], zeros beyond n, are floats or halves; see
- * cl/weights.cl, tiles in cl/tile.h. */
+ * cl/weights.cl. */
 #define ROWS   144 /* most rows of a task: a multiple of TILE */
 #define DEPTH  384 /* steps of k at a time */
 #define PANELS 4   /* most panels of a task */
@@ -26,9 +26,9 @@ multiply_packed(__global const float *x, long x_at, __global const uchar *w, lon
                 __global const float *residual, long residual_at, int has, long first, long t,
                 long m, long n, long k, int gated, int panels, int rows)
 {
-    float b[DEPTH * WIDTH], c[PANELS * ROWS * WIDTH];
+    float b[DEPTH * PANEL], c[PANELS * ROWS * PANEL];
     long p0 = get_global_id(0) * panels, r0 = get_global_id(1) * rows;
-    long out = gated ? n / 2 : n, out_panels = (out + WIDTH - 1) / WIDTH;
+    long out = gated ? n / 2 : n, out_panels = (out + PANEL - 1) / PANEL;
     int n_panels = min((long)panels, out_panels - p0);
     int n_rows = min((long)rows, m - r0);
     w += w_at * sizeof(float);
@@ -37,14 +37,17 @@ multiply_packed(__global const float *x, long x_at, __global const uchar *w, lon
         for (int p = 0; p < (gated ? 2 * n_panels : n_panels); p++) {
             long panel = p0 + (p < n_panels ? p : out_panels + p - n_panels);
             for (int i = 0; i < depth * 2; i++)
-                vstore16(read_weights(w, halves, (panel * k + k0) * 2 + i), i, b);
-            for (int r = 0; r < n_rows; r += TILE)
-                add_tile(x + x_at + (r0 + r) * k + k0, k, n_rows - r, b, depth,
-                         c + (p * ROWS + r) * WIDTH, WIDTH, k0 == 0);
+                vstore16(read_weights(w, halves, (panel * k + k0) * 2 + i),
+                         vector_of(i / 2, i % 2, depth), b);
+            for (int part = 0; part < PARTS; part++)
+                for (int r = 0; r < n_rows; r += TILE)
+                    add_tile(x + x_at + (r0 + r) * k + k0, k, n_rows - r,
+                             b + part * depth * WIDTH, depth,
+                             c + ((p * PARTS + part) * ROWS + r) * WIDTH, WIDTH, k0 == 0);
         }
     }
     for (int i = 0; i < n_panels * 2; i++) {
-        long col = p0 * WIDTH + i * 16, left = out - col;
+        long col = p0 * PANEL + i * 16, left = out - col;
         float16 shift = 0.0f, gate_shift = 0.0f;
         if (left <= 0)
             break;
@@ -54,10 +57,9 @@ multiply_packed(__global const float *x, long x_at, __global const uchar *w, lon
             gate_shift = vload16(0, bias + bias_at + out + col);
         for (int r = 0; r < n_rows; r++) {
             long at = first + r0 + r;
-            float16 v = vload16((i / 2 * ROWS + r) * 2 + i % 2, c) + shift;
+            float16 v = vload16(vector_of(r, i, ROWS), c) + shift;
             if (gated)
-                v *= gelu_16(vload16(((i / 2 + n_panels) * ROWS + r) * 2 + i % 2, c) +
-                             gate_shift);
+                v *= gelu_16(vload16(vector_of(r, i + n_panels * 2, ROWS), c) + gate_shift);
             if (has & 2)
                 v += load16(row + row_at + at / t % row_n * out + col, left);
             if (has & 4)

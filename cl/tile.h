@@ -1,73 +1,86 @@
-/* Products by tiles of 12 rows and 32 columns whose sums stay in registers; put in front of
- * each kernel file after prelude.h. For CPUs with vectors of 16 floats; others compute right
+/* Products by tiles whose sums stay in registers; put in front of each kernel file after
+ * prelude.h. For CPUs, whose vectors hold LANES floats: 12 rows and 32 columns where that is
+ * 16 (32 registers), else 6 rows and 16 columns (16 registers of 8). Others compute right
  * and slowly. Loops over a tile's rows have constant bounds and are unrolled: otherwise
  * compilers keep the sums in memory. */
-#define TILE  12 /* rows of a tile */
-#define WIDTH 32 /* columns of a panel */
+#ifndef LANES
+#define LANES 16
+#endif
+#define PANEL 32 /* columns of packed weights that lie together; see cl/gemm.cl */
+#if LANES >= 16
+#define TILE    12 /* rows of a tile */
+#define VECTORS 2  /* vectors of 16 floats in its row */
+#else
+#define TILE    6
+#define VECTORS 1
+#endif
+#define WIDTH (VECTORS * 16) /* columns of a tile */
+#define PARTS (PANEL / WIDTH) /* tiles beside each other in a panel */
 
 #define EACH(i, n) __attribute__((opencl_unroll_hint(n))) for (int i = 0; i < n; i++)
 
-/* DEFINE_TILES(name, space of a, space of b) makes name(): c[r, 32] (ld_c floats between
- * rows) += a[r, depth] · b[depth, 32], or = when fresh. r is `rows`, at most TILE, rounded up
- * to 4, 8 or 12; rows of a from `rows` on are the last one again. */
+/* DEFINE_TILES(name, space of a, space of b) makes name(): c[r, WIDTH] (ld_c floats between
+ * rows) += a[r, depth] · b[depth, WIDTH], or = when fresh. r is `rows`, at most TILE, rounded
+ * up to a third, two thirds or the whole of it; rows of a from `rows` on are the last one
+ * again. */
 #define DEFINE_TILE(name, n, a_space, b_space)                                              \
     inline void name(a_space const float *a, long ld_a, int rows, b_space const float *b,   \
                      int depth, float *c, int ld_c, bool fresh)                             \
     {                                                                                       \
         a_space const float *p[n];                                                          \
-        float16 c0[n], c1[n];                                                               \
+        float16 sum[n][VECTORS];                                                            \
         EACH(i, n)                                                                          \
         {                                                                                   \
             p[i] = a + min(i, rows - 1) * ld_a;                                             \
-            c0[i] = fresh ? (float16)0.0f : vload16(0, c + i * ld_c);                       \
-            c1[i] = fresh ? (float16)0.0f : vload16(1, c + i * ld_c);                       \
+            EACH(j, VECTORS)                                                                \
+            sum[i][j] = fresh ? (float16)0.0f : vload16(j, c + i * ld_c);                   \
         }                                                                                   \
         for (int k = 0; k < depth; k++) {                                                   \
-            float16 b0 = vload16(2 * k, b), b1 = vload16(2 * k + 1, b);                     \
+            float16 row[VECTORS];                                                           \
+            EACH(j, VECTORS)                                                                \
+            row[j] = vload16(k * VECTORS + j, b);                                           \
             EACH(i, n)                                                                      \
             {                                                                               \
                 float16 v = p[i][k];                                                        \
-                c0[i] = fma(v, b0, c0[i]);                                                  \
-                c1[i] = fma(v, b1, c1[i]);                                                  \
+                EACH(j, VECTORS)                                                            \
+                sum[i][j] = fma(v, row[j], sum[i][j]);                                      \
             }                                                                               \
         }                                                                                   \
         EACH(i, n)                                                                          \
-        {                                                                                   \
-            vstore16(c0[i], 0, c + i * ld_c);                                               \
-            vstore16(c1[i], 1, c + i * ld_c);                                               \
-        }                                                                                   \
+        EACH(j, VECTORS)                                                                    \
+        vstore16(sum[i][j], j, c + i * ld_c);                                               \
     }
 
 #define DEFINE_TILES(name, a_space, b_space)                                                \
-    DEFINE_TILE(name##_12, 12, a_space, b_space)                                            \
-    DEFINE_TILE(name##_8, 8, a_space, b_space)                                              \
-    DEFINE_TILE(name##_4, 4, a_space, b_space)                                              \
+    DEFINE_TILE(name##_all, TILE, a_space, b_space)                                         \
+    DEFINE_TILE(name##_most, (TILE / 3 * 2), a_space, b_space)                              \
+    DEFINE_TILE(name##_few, (TILE / 3), a_space, b_space)                                   \
     inline void name(a_space const float *a, long ld_a, int rows, b_space const float *b,   \
                      int depth, float *c, int ld_c, bool fresh)                             \
     {                                                                                       \
-        if (rows > 8)                                                                       \
-            name##_12(a, ld_a, rows, b, depth, c, ld_c, fresh);                             \
-        else if (rows > 4)                                                                  \
-            name##_8(a, ld_a, rows, b, depth, c, ld_c, fresh);                              \
+        if (rows > TILE / 3 * 2)                                                            \
+            name##_all(a, ld_a, rows, b, depth, c, ld_c, fresh);                            \
+        else if (rows > TILE / 3)                                                           \
+            name##_most(a, ld_a, rows, b, depth, c, ld_c, fresh);                           \
         else                                                                                \
-            name##_4(a, ld_a, rows, b, depth, c, ld_c, fresh);                              \
+            name##_few(a, ld_a, rows, b, depth, c, ld_c, fresh);                            \
     }
 
-/* DEFINE_NARROW_TILE: c[12, n] += a[12, depth] · b[depth, n], n 8 or 16. */
+/* DEFINE_NARROW_TILE: c[TILE, n] += a[TILE, depth] · b[depth, n], n 8 or 16. */
 #define DEFINE_NARROW_TILE(name, n, a_space, b_space)                                       \
     inline void name(a_space const float *a, long ld_a, b_space const float *b, int depth,  \
                      float *c, int ld_c)                                                    \
     {                                                                                       \
-        float##n c0[TILE];                                                                  \
+        float##n sum[TILE];                                                                 \
         EACH(i, TILE)                                                                       \
-        c0[i] = vload##n(0, c + i * ld_c);                                                  \
+        sum[i] = vload##n(0, c + i * ld_c);                                                 \
         for (int k = 0; k < depth; k++) {                                                   \
-            float##n b0 = vload##n(k, b);                                                   \
+            float##n row = vload##n(k, b);                                                  \
             EACH(i, TILE)                                                                   \
-            c0[i] = fma((float##n)a[i * ld_a + k], b0, c0[i]);                              \
+            sum[i] = fma((float##n)a[i * ld_a + k], row, sum[i]);                           \
         }                                                                                   \
         EACH(i, TILE)                                                                       \
-        vstore##n(c0[i], 0, c + i * ld_c);                                                  \
+        vstore##n(sum[i], 0, c + i * ld_c);                                                 \
     }
 
 /* Vector i, 16 packed weights, as floats. */
@@ -75,6 +88,13 @@ inline float16 read_weights(__global const uchar *w, int halves, long i)
 {
     return halves ? vload_half16(i, (__global const half *)w)
                   : vload16(i, (__global const float *)w);
+}
+
+/* Which vector of [PARTS][rows][WIDTH], a panel cut for tiles, holds columns 16·v to 16·v +
+ * 15 of a row. */
+inline int vector_of(int row, int v, int rows)
+{
+    return (v / VECTORS * rows + row) * VECTORS + v % VECTORS;
 }
 
 /* 2^x for x <= 0, wrong by at most 1e-7 of it; 2^-126 below. 2^n · 2^f with |f| <= 1/2; the

@@ -28,7 +28,6 @@ __kernel void unpack_weights(__global const uchar *x, long x_at, __global float 
  * output·o_step + channel·c_step + position·s_step from x_at: a file's [o, c, s] as well as
  * floats [s·c, o]. kind 1 stays half, the others become float. Work-item: (panel, block of
  * 64 channels). */
-#define PANEL    32
 #define CHANNELS 64
 
 __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void

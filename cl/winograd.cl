@@ -78,7 +78,7 @@ winograd_input(__global const float *x, long x_at, __global float *v, long v_at,
     }
 }
 
-/* u[6, STEPS, 32] at step k = r·G', one row of points. */
+/* u[6, panel of STEPS rows] at vector k = r·G', one row of points. */
 inline void store_points(float16 r0, float16 r1, float16 r2, int k, float *u)
 {
     float16 s = (r0 + r2) * (-1.0f / 6), q = r1 * (-1.0f / 6);
@@ -91,7 +91,7 @@ inline void store_points(float16 r0, float16 r1, float16 r2, int k, float *u)
     vstore16(r2, k + STEPS * 10, u);
 }
 
-/* u[2, 6, STEPS, 32] = two rows of G·g·G' for `depth` channels from k0 of a panel of c
+/* u[2, 6, panel of STEPS rows] = two rows of G·g·G' for `depth` channels from k0 of a panel of c
  * channels: pair 0 is rows 0 and 5, pair 1 rows 1 and 2, pair 2 rows 3 and 4, which share
  * their terms. */
 inline void transform_weights(__global const uchar *w, int halves, long panel, long c, long k0,
@@ -116,8 +116,9 @@ inline void transform_weights(__global const uchar *w, int halves, long panel, l
                 second[j] = even - odd;
             }
         }
-        store_points(first[0], first[1], first[2], k, u);
-        store_points(second[0], second[1], second[2], k, u + 6 * STEPS * WIDTH);
+        int to = vector_of(k / 2, k % 2, STEPS);
+        store_points(first[0], first[1], first[2], to, u);
+        store_points(second[0], second[1], second[2], to, u + 6 * STEPS * PANEL);
     }
 }
 
@@ -133,7 +134,7 @@ winograd_multiply(__global const float *v, long v_at, __global const uchar *w, l
                   long count, int out_h, int out_w, int tiles_h, int tiles_w, long n, int c,
                   int v_c, int rows)
 {
-    float u[12 * STEPS * WIDTH], m[POINTS * BLOCK_TILES * WIDTH];
+    float u[12 * STEPS * PANEL], m[POINTS * BLOCK_TILES * PANEL];
     long panel = get_global_id(0), t0 = get_global_id(1) * rows;
     int n_tiles = min((long)rows, count - t0);
     w += w_at * sizeof(float);
@@ -144,10 +145,12 @@ winograd_multiply(__global const float *v, long v_at, __global const uchar *w, l
             for (int i = 0; i < 12; i++) {
                 int line = i < 6 ? pair * 2 - (pair > 0) : pair == 0 ? 5 : pair * 2;
                 int p = line * 6 + i % 6;
-                for (int r = 0; r < n_tiles; r += TILE)
-                    add_tile(v + v_at + (p * count + t0 + r) * v_c + k0, v_c, n_tiles - r,
-                             u + i * STEPS * WIDTH, depth, m + (p * BLOCK_TILES + r) * WIDTH,
-                             WIDTH, k0 == 0);
+                for (int part = 0; part < PARTS; part++)
+                    for (int r = 0; r < n_tiles; r += TILE)
+                        add_tile(v + v_at + (p * count + t0 + r) * v_c + k0, v_c,
+                                 n_tiles - r, u + (i * PARTS + part) * STEPS * WIDTH, depth,
+                                 m + ((p * PARTS + part) * BLOCK_TILES + r) * WIDTH, WIDTH,
+                                 k0 == 0);
             }
         }
     }
@@ -155,7 +158,7 @@ winograd_multiply(__global const float *v, long v_at, __global const uchar *w, l
         long tile = first + t0 + r, image = tile / tiles_w / tiles_h;
         int oy = tile / tiles_w % tiles_h * 4, ox = tile % tiles_w * 4;
         for (int half_panel = 0; half_panel < 2; half_panel++) {
-            long col = panel * WIDTH + half_panel * 16, left = n - col;
+            long col = panel * PANEL + half_panel * 16, left = n - col;
             float16 d[POINTS], e[24], shift = 0.0f;
             if (left <= 0)
                 break;
@@ -164,7 +167,7 @@ winograd_multiply(__global const float *v, long v_at, __global const uchar *w, l
             if (has & 2)
                 shift += load16(row + row_at + image % row_n * n + col, left);
             EACH(i, POINTS)
-            d[i] = vload16((i * BLOCK_TILES + r) * 2 + half_panel, m);
+            d[i] = vload16(vector_of(r, i * 2 + half_panel, BLOCK_TILES), m);
             EACH(j, 6)
             {
                 float16 o[4];

@@ -105,11 +105,11 @@ banned() {
 }
 
 # Compiled for no device in particular, with the work-group sizes of GPUs and of CPUs (where
-# reductions need no local memory).
+# reductions need no local memory), the latter for either width of vectors.
 kernels() {
     bad=0
     for file in cl/*.cl; do
-        for wg in 64 "1 -Wno-unused-parameter"; do
+        for wg in 64 "1 -DLANES=8 -Wno-unused-parameter" "1 -DLANES=16 -Wno-unused-parameter"; do
             clang-14 -x cl -cl-std=CL1.2 -Xclang -finclude-default-header -target spir64 \
                 -fsyntax-only -Wall -Wextra -Werror -Wno-unused-function -Icl -DWG=$wg \
                 -include cl/prelude.h -include cl/tile.h "$file" || bad=1

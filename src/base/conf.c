@@ -146,6 +146,9 @@ const dr_conf_row dr_conf_rows[] = {
     I("device.row_group", device.row_group, 0, 1024, "0",
       "Work-items that share a row in norms and softmax, a power of two; 0: 1 on CPUs,\n"
       "128 elsewhere."),
+    I("device.lanes", device.lanes, 0, 16, "0",
+      "Floats of a vector that the kernels for CPUs are made for, 8 or 16; 0: as many as\n"
+      "the device says, 16 with AVX-512."),
     B("device.self_test", device.self_test, "yes",
       "Compare each kernel with its reference at start; a device that fails takes no\n"
       "jobs."),

@@ -56,7 +56,7 @@ typedef struct {
     } embeddings;
     struct {
         char *select, *cl_dir, *cache_dir, *gemm, *tuning;
-        int64_t attention_tile_mb, conv_tile_mb, band_rows, row_group;
+        int64_t attention_tile_mb, conv_tile_mb, band_rows, row_group, lanes;
         bool self_test;
     } device;
     struct {

@@ -25,6 +25,7 @@ struct dr_dev {
     uint64_t launches, kernel_launches[DR_KERNELS];
     int row_group;       /* see dr_row_group */
     bool packed;         /* see dr_packed */
+    int lanes;           /* floats of a vector: 8 or 16; see cl/tile.h */
     dr_profile *profile; /* NULL: not profiling */
 };
 

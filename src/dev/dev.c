@@ -162,6 +162,19 @@ static dr_status choose_row_group(dr_dev *d, const dr_conf *conf, dr_err *err)
     return DR_OK;
 }
 
+/* Kernels for CPUs come in two shapes; see cl/tile.h. */
+static dr_status choose_lanes(dr_dev *d, const dr_conf *conf, dr_err *err)
+{
+    int64_t wish = conf->device.lanes;
+    cl_uint width = 0;
+    if (wish && wish != 8 && wish != 16)
+        return dr_fail_field(err, DR_EINVAL, "device.lanes",
+                             "device.lanes is %lld; must be 8, 16 or 0", (long long)wish);
+    clGetDeviceInfo(d->id, CL_DEVICE_NATIVE_VECTOR_WIDTH_FLOAT, sizeof width, &width, NULL);
+    d->lanes = wish ? (int)wish : width >= 16 ? 16 : 8;
+    return DR_OK;
+}
+
 static dr_status choose_gemm(dr_dev *d, const dr_conf *conf, dr_err *err)
 {
     const char *wish = conf->device.gemm;
@@ -186,6 +199,8 @@ dr_status dr_dev_open(dr_dev **out, const dr_conf *conf, dr_err *err)
         goto fail;
     d->platform = p.platform;
     d->id = p.id;
+    if ((st = choose_lanes(d, conf, err)))
+        goto fail;
     d->context = clCreateContext(NULL, 1, &d->id, NULL, NULL, &rc);
     if (!d->context) {
         st = dr_cl_fail(err, rc, "clCreateContext");

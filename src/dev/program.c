@@ -55,8 +55,8 @@ static dr_status prepare(recipe *r, dr_dev *d, const dr_conf *conf, dr_err *err)
 {
     char platform[256] = "";
     dr_status st;
-    snprintf(r->options, sizeof r->options, "-cl-std=CL1.2 -cl-mad-enable -DWG=%d",
-             dr_row_group(d));
+    snprintf(r->options, sizeof r->options,
+             "-cl-std=CL1.2 -cl-mad-enable -DWG=%d -DLANES=%d", dr_row_group(d), d->lanes);
     for (size_t i = 0; i < DR_COUNT(headers); i++)
         if ((st = add_file(&r->source, conf->device.cl_dir, headers[i], err)))
             return st;

@@ -22,17 +22,10 @@ static int64_t text_of(dr_tensor q, dr_tensor k, const int *texts, int64_t i)
 #define STEP_MOST     256
 #define LOG2_E        1.4426950408889634
 
-/* Of packed values: panels of 32, a last one of 8 or 16 where that is enough. */
-static int64_t columns(int64_t d)
-{
-    int64_t rest = d % DR_PANEL;
-    return d - rest + (rest > 16 ? DR_PANEL : round_up(rest, 8));
-}
-
 static void fused(dr_run *r, dr_tensor q, dr_tensor k, dr_tensor v, dr_tensor y,
                   int64_t heads, bool causal, const int *texts)
 {
-    int64_t d = q.c / heads, width = columns(d), keys = positions(k);
+    int64_t d = q.c / heads, width = round_up(d, DR_PANEL), keys = positions(k);
     int64_t padded = round_up(keys, DR_PANEL), queries = positions(q);
     int64_t rows = task_rows(queries, TASK_QUERIES);
     int64_t step = STEP_FLOATS / (d + width) / DR_PANEL * DR_PANEL;

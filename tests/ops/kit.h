@@ -35,7 +35,8 @@ typedef struct {
     uint32_t draws;
 } kit;
 
-/* The device of the settings; row_group > 0 builds the kernels as a GPU would get them. */
+/* The device of the settings; row_group > 0 builds the kernels as a GPU would get them, and
+ * those for CPUs for vectors of 16 floats, otherwise of 8. */
 static inline int kit_open(kit *k, int row_group)
 {
     dr_err err = { 0 };
@@ -45,6 +46,7 @@ static inline int kit_open(kit *k, int row_group)
         return -1;
     }
     k->conf.device.row_group = row_group ? row_group : k->conf.device.row_group;
+    k->conf.device.lanes = row_group ? 16 : 8;
     if (dr_dev_open(&k->dev, &k->conf, &err)) {
         print_error("%s\n", err.message);
         return -1;

@@ -347,5 +347,7 @@ int main(void)
         cmocka_unit_test(test_attention_large_scores),
         cmocka_unit_test(test_large),
     };
-    return cmocka_run_group_tests_name("products", tests, kit_setup, kit_teardown);
+    int failed = cmocka_run_group_tests_name("products", tests, kit_setup, kit_teardown);
+    return failed + cmocka_run_group_tests_name("products with the work-groups of GPUs",
+                                                tests, kit_setup_wide, kit_teardown);
 }

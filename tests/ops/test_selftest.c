@@ -95,9 +95,28 @@ static void test_row_group_is_checked(void **state)
     k->conf.device.row_group = 0;
 }
 
+/* Kernels made for either width of vectors are right on every CPU. */
+static void test_passes_with_any_lanes(void **state)
+{
+    kit *k = *state;
+    dr_err err = { 0 };
+    for (int lanes = 8; lanes <= 16; lanes *= 2) {
+        dr_dev *dev;
+        k->conf.device.lanes = lanes;
+        if (dr_dev_open(&dev, &k->conf, &err) || dr_selftest(dev, &err))
+            fail_msg("%d lanes: %s", lanes, err.message);
+        dr_dev_close(dev);
+    }
+    k->conf.device.lanes = 12;
+    assert_int_equal(dr_dev_open(&(dr_dev *){ NULL }, &k->conf, &err), DR_EINVAL);
+    assert_string_equal(err.field, "device.lanes");
+    k->conf.device.lanes = 0;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_passes),
+                                        cmocka_unit_test(test_passes_with_any_lanes),
                                         cmocka_unit_test(test_row_group_is_checked),
                                         cmocka_unit_test(test_finds_slips) };
     const struct CMUnitTest again[] = { cmocka_unit_test(test_passes) };
