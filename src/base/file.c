@@ -87,6 +87,14 @@ void dr_map_close(dr_map *m)
     *m = (dr_map){ 0 };
 }
 
+void dr_map_forget(const void *p, size_t n)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE),
+           before = (page - (uintptr_t)p % page) % page;
+    if (n > before + page)
+        (void)!madvise((uint8_t *)p + before, (n - before) / page * page, MADV_DONTNEED);
+}
+
 dr_status dr_path_join(char out[DR_PATH_MAX], const char *dir, const char *name,
                        dr_err *err)
 {

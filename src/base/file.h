@@ -21,6 +21,9 @@ DR_MUST_USE dr_status dr_file_write(const char *path, const void *p, size_t n, d
 
 DR_MUST_USE dr_status dr_map_open(dr_map *out, const char *path, dr_err *err);
 void dr_map_close(dr_map *m); /* accepts {0} */
+/* n bytes at p, inside a map, were read for now: they no longer count as memory of the
+ * process. They may be read again, from the system's file cache as long as it has them. */
+void dr_map_forget(const void *p, size_t n);
 
 /* Join dir and name into out; DR_EINVAL when it does not fit. name is trusted here. */
 DR_MUST_USE dr_status dr_path_join(char out[DR_PATH_MAX], const char *dir, const char *name,

@@ -1,5 +1,6 @@
 #include "nn/load.h"
 
+#include "base/file.h"
 #include "base/mem.h"
 
 #include <math.h>
@@ -165,7 +166,9 @@ static dr_status stage(dr_loader *l, const dr_weight *t)
             return st;
         l->staging_bytes = t->bytes;
     }
-    return dr_mem_write(l->dev, l->staging, 0, t->data, t->bytes, &l->err);
+    st = dr_mem_write(l->dev, l->staging, 0, t->data, t->bytes, &l->err);
+    dr_map_forget(t->data, t->bytes);
+    return st;
 }
 
 static int kind_of(const dr_weight *t)

@@ -201,6 +201,43 @@ static void test_files(void **state)
     dr_buf_free(&text);
 }
 
+/* RssFile: bytes of maps that count as the process's. */
+static long file_kib(void)
+{
+    char line[256];
+    long kib = -1;
+    FILE *f = fopen("/proc/self/status", "r");
+    while (f && fgets(line, sizeof line, f))
+        if (sscanf(line, "RssFile: %ld", &kib) == 1)
+            break;
+    if (f)
+        fclose(f);
+    return kib;
+}
+
+static void test_forgotten_map(void **state)
+{
+    (void)state;
+    enum { BYTES = 8 << 20, KIB = BYTES / 1024 };
+    char path[DR_PATH_MAX], *text = dr_alloc(BYTES);
+    dr_map map = { 0 };
+    dr_err err = { 0 };
+    assert_non_null(text);
+    memset(text, 'x', BYTES);
+    assert_int_equal(dr_path_join(path, dir, "f", &err), DR_OK);
+    assert_int_equal(dr_file_write(path, text, BYTES, &err), DR_OK);
+    assert_int_equal(dr_map_open(&map, path, &err), DR_OK);
+    long before = file_kib();
+    assert_memory_equal(map.data, text, BYTES);
+    assert_true(file_kib() >= before + KIB / 2);
+    dr_map_forget(map.data + 1, BYTES - 2);
+    assert_true(file_kib() <= before + KIB / 8);
+    assert_memory_equal(map.data, text, BYTES);
+    dr_map_close(&map);
+    unlink(path);
+    dr_free(text);
+}
+
 static void test_dirs(void **state)
 {
     (void)state;
@@ -372,6 +409,7 @@ int main(void)
         cmocka_unit_test(test_arena),
         cmocka_unit_test(test_buf),
         cmocka_unit_test(test_files),
+        cmocka_unit_test(test_forgotten_map),
         cmocka_unit_test(test_dirs),
         cmocka_unit_test(test_log_quote),
         cmocka_unit_test(test_log_levels),
