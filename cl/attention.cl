@@ -110,7 +110,7 @@ attend(__global const float *q, long q_at, __global const float *kt, long kt_at,
         int here = min(step, seen - k0);
         for (int r = 0; r < n; r += TILE) {
             for (int j = 0; j < here; j += WIDTH)
-                score_tile(q + r * c, c, n - r, kt + (k0 + j) * (long)d, d, s + j, KEYS, true);
+                score_tile(q + r * c, c, 16, n - r, kt + (k0 + j) * (long)d, d, s + j, KEYS, true);
             for (int i = 0; i < TILE; i++) {
                 int count = causal ? min((long)here, t0 + r + i + 1 - k0) : here;
                 float *p = s + i * KEYS;
@@ -124,7 +124,7 @@ attend(__global const float *q, long q_at, __global const float *kt, long kt_at,
                     }
             }
             for (int j = 0; j < wide; j++)
-                value_tile(s, KEYS, TILE, vt + (j * all + k0) * WIDTH, here,
+                value_tile(s, KEYS, 16, TILE, vt + (j * all + k0) * WIDTH, here,
                            o + (j * QUERIES + r) * WIDTH, WIDTH, false);
             __global const float *last = vt + wide * all * WIDTH + (long)k0 * narrow;
             float *to = o + wide * QUERIES * WIDTH + r * narrow;

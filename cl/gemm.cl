@@ -41,7 +41,7 @@ multiply_packed(__global const float *x, long x_at, __global const uchar *w, lon
                          vector_of(i / 2, i % 2, depth), b);
             for (int part = 0; part < PARTS; part++)
                 for (int r = 0; r < n_rows; r += TILE)
-                    add_tile(x + x_at + (r0 + r) * k + k0, k, n_rows - r,
+                    add_tile(x + x_at + (r0 + r) * k + k0, k, 16, n_rows - r,
                              b + part * depth * WIDTH, depth,
                              c + ((p * PARTS + part) * ROWS + r) * WIDTH, WIDTH, k0 == 0);
         }

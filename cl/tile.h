@@ -19,51 +19,73 @@
 
 #define EACH(i, n) __attribute__((opencl_unroll_hint(n))) for (int i = 0; i < n; i++)
 
+/* The line of memory at p is read soon. The cache sees no pattern in rows of a tile, which
+ * are short and far apart. */
+#ifdef __clang__
+#define SOON(p) __builtin_prefetch(p)
+#else
+#define SOON(p)
+#endif
+
 /* DEFINE_TILES(name, space of a, space of b) makes name(): c[r, WIDTH] (ld_c floats between
- * rows) += a[r, depth] · b[depth, WIDTH], or = when fresh. r is `rows`, at most TILE, rounded
- * up to a third, two thirds or the whole of it; rows of a from `rows` on are the last one
- * again. */
+ * rows) += a[r, depth] · b[depth, WIDTH], or = when fresh. Of a, ld_a floats lie between
+ * rows, and block_a between blocks of 16 columns: 16 for an ordinary matrix. r is `rows`, at
+ * most TILE, rounded up to a third, two thirds or the whole of it; rows of a from `rows` on
+ * are the last one again. */
+#define ADD_STEP(n, j)                                                                      \
+    do {                                                                                    \
+        float16 row[VECTORS];                                                               \
+        EACH(x, VECTORS)                                                                    \
+        row[x] = vload16(x, b);                                                             \
+        EACH(i, n)                                                                          \
+        {                                                                                   \
+            float16 v = p[i][j];                                                            \
+            EACH(x, VECTORS)                                                                \
+            sum[i][x] = fma(v, row[x], sum[i][x]);                                          \
+        }                                                                                   \
+        b += WIDTH;                                                                         \
+    } while (0)
+
 #define DEFINE_TILE(name, n, a_space, b_space)                                              \
-    inline void name(a_space const float *a, long ld_a, int rows, b_space const float *b,   \
-                     int depth, float *c, int ld_c, bool fresh)                             \
+    inline void name(a_space const float *a, long ld_a, long block_a, int rows,             \
+                     b_space const float *b, int depth, float *c, int ld_c, bool fresh)     \
     {                                                                                       \
         a_space const float *p[n];                                                          \
         float16 sum[n][VECTORS];                                                            \
         EACH(i, n)                                                                          \
         {                                                                                   \
             p[i] = a + min(i, rows - 1) * ld_a;                                             \
-            EACH(j, VECTORS)                                                                \
-            sum[i][j] = fresh ? (float16)0.0f : vload16(j, c + i * ld_c);                   \
+            EACH(x, VECTORS)                                                                \
+            sum[i][x] = fresh ? (float16)0.0f : vload16(x, c + i * ld_c);                   \
         }                                                                                   \
-        for (int k = 0; k < depth; k++) {                                                   \
-            float16 row[VECTORS];                                                           \
-            EACH(j, VECTORS)                                                                \
-            row[j] = vload16(k * VECTORS + j, b);                                           \
+        for (; depth >= 16; depth -= 16) {                                                  \
             EACH(i, n)                                                                      \
-            {                                                                               \
-                float16 v = p[i][k];                                                        \
-                EACH(j, VECTORS)                                                            \
-                sum[i][j] = fma(v, row[j], sum[i][j]);                                      \
-            }                                                                               \
+            SOON(p[i] + n * ld_a);                                                          \
+            for (int j = 0; j < 16; j++)                                                    \
+                ADD_STEP(n, j);                                                             \
+            EACH(i, n)                                                                      \
+            p[i] += block_a;                                                                \
         }                                                                                   \
+        for (int j = 0; j < depth; j++)                                                     \
+            ADD_STEP(n, j);                                                                 \
         EACH(i, n)                                                                          \
-        EACH(j, VECTORS)                                                                    \
-        vstore16(sum[i][j], j, c + i * ld_c);                                               \
+        EACH(x, VECTORS)                                                                    \
+        vstore16(sum[i][x], x, c + i * ld_c);                                               \
     }
 
 #define DEFINE_TILES(name, a_space, b_space)                                                \
     DEFINE_TILE(name##_all, TILE, a_space, b_space)                                         \
     DEFINE_TILE(name##_most, (TILE / 3 * 2), a_space, b_space)                              \
     DEFINE_TILE(name##_few, (TILE / 3), a_space, b_space)                                   \
-    inline void name(a_space const float *a, long ld_a, int rows, b_space const float *b,   \
-                     int depth, float *c, int ld_c, bool fresh)                             \
+    inline void name(a_space const float *a, long ld_a, long block_a, int rows,             \
+                     b_space const float *b, int depth, float *c, int ld_c, bool fresh)     \
     {                                                                                       \
         if (rows > TILE / 3 * 2)                                                            \
-            name##_all(a, ld_a, rows, b, depth, c, ld_c, fresh);                            \
+            name##_all(a, ld_a, block_a, rows, b, depth, c, ld_c, fresh);                   \
         else if (rows > TILE / 3)                                                           \
-            name##_most(a, ld_a, rows, b, depth, c, ld_c, fresh);                           \
+            name##_most(a, ld_a, block_a, rows, b, depth, c, ld_c, fresh);                  \
         else                                                                                \
-            name##_few(a, ld_a, rows, b, depth, c, ld_c, fresh);                            \
+            name##_few(a, ld_a, block_a, rows, b, depth, c, ld_c, fresh);                   \
     }
 
 /* DEFINE_NARROW_TILE: c[TILE, n] += a[TILE, depth] · b[depth, n], n 8 or 16. */

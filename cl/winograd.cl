@@ -9,6 +9,7 @@
 #define POINTS 36
 #define BLOCK_TILES 132 /* most tiles of a task: a multiple of TILE */
 #define STEPS 128       /* channels at a time */
+#define GROUP 6         /* tiles of a work-item of winograd_input */
 
 /* B' down one column of six. */
 #define TO_POINTS(d, e, step)                                                               \
@@ -36,46 +37,55 @@
 
 DEFINE_TILES(add_tile, __global, __private)
 
-/* v[point, tile - first, c] = B'·d·B of tiles [first, first + count), counted through
- * [image, line of tiles, column]; rows of v are v_c floats. Reads x as cl/conv.cl's unfold
- * does. Work-item: one tile. */
+/* v[point, c / 16, tile - first, c % 16] = B'·d·B of tiles [first, first + count), counted
+ * through [image, line of tiles, column]; the last 16 channels are filled up with zeros.
+ * Blocks of 16 channels lie as add_tile reads them: lines of memory one behind the other.
+ * Reads x as cl/conv.cl's unfold does. Work-item: GROUP tiles. */
 __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
 winograd_input(__global const float *x, long x_at, __global float *v, long v_at, long first,
                long count, int n_src, int h, int w, int c, int in_h, int in_w, int tiles_h,
-               int tiles_w, int pad_top, int pad_left, int wrap, float in_scale, int v_c)
+               int tiles_w, int pad_top, int pad_left, int wrap, float in_scale)
 {
-    long t = get_global_id(0), tile = first + t;
-    int ty = tile / tiles_w % tiles_h, tx = tile % tiles_w;
-    long image = tile / tiles_w / tiles_h % n_src;
-    long at[POINTS];
-    x += x_at + image * h * w * c;
-    v += v_at + t * v_c;
-    for (int i = 0; i < 6; i++) {
-        int sy = source_pixel(ty * 4 + i - pad_top, in_h, h, wrap);
-        for (int j = 0; j < 6; j++) {
-            int sx = source_pixel(tx * 4 + j - pad_left, in_w, w, wrap);
-            at[i * 6 + j] = sy < 0 || sx < 0 ? -1 : ((long)sy * w + sx) * c;
+    long t0 = get_global_id(0) * GROUP, plane = (c + 15) / 16 * count * 16;
+    int n = min((long)GROUP, count - t0);
+    long at[GROUP * POINTS];
+    x += x_at;
+    v += v_at + t0 * 16;
+    for (int t = 0; t < n; t++) {
+        long tile = first + t0 + t, image = tile / tiles_w / tiles_h % n_src;
+        int oy = tile / tiles_w % tiles_h * 4, ox = tile % tiles_w * 4;
+        for (int i = 0; i < 6; i++) {
+            int sy = source_pixel(oy + i - pad_top, in_h, h, wrap);
+            for (int j = 0; j < 6; j++) {
+                int sx = source_pixel(ox + j - pad_left, in_w, w, wrap);
+                at[t * POINTS + i * 6 + j] =
+                    sy < 0 || sx < 0 ? -1 : ((image * h + sy) * w + sx) * c;
+            }
         }
     }
-    for (int k = 0; k < c; k += 16) {
-        float16 d[POINTS], e[POINTS];
-        EACH(i, POINTS)
-        d[i] = at[i] < 0 ? (float16)0.0f : in_scale * load16(x + at[i] + k, c - k);
-        EACH(j, 6)
-        {
-            float16 o[6];
-            TO_POINTS((d + j), o, 6);
-            EACH(i, 6)
-            e[i * 6 + j] = o[i];
-        }
-        EACH(i, 6)
-        {
-            float16 o[6];
-            TO_POINTS((e + i * 6), o, 1);
+    for (int k = 0; k < c; k += 16, v += count * 16)
+        for (int t = 0; t < n; t++) {
+            const long *from = at + t * POINTS;
+            float16 e[POINTS];
             EACH(j, 6)
-            vstore16(o[j], 0, v + (i * 6 + j) * count * v_c + k);
+            {
+                float16 d[6], o[6];
+                EACH(i, 6)
+                d[i] = from[i * 6 + j] < 0
+                           ? (float16)0.0f
+                           : in_scale * load16(x + from[i * 6 + j] + k, c - k);
+                TO_POINTS(d, o, 1);
+                EACH(i, 6)
+                e[i * 6 + j] = o[i];
+            }
+            EACH(i, 6)
+            {
+                float16 o[6];
+                TO_POINTS((e + i * 6), o, 1);
+                EACH(j, 6)
+                vstore16(o[j], t, v + (i * 6 + j) * plane);
+            }
         }
-    }
 }
 
 /* u[6, panel of STEPS rows] at vector k = r·G', one row of points. */
@@ -132,12 +142,14 @@ winograd_multiply(__global const float *v, long v_at, __global const uchar *w, l
                   long bias_at, __global const float *row, long row_at, int row_n,
                   __global const float *residual, long residual_at, int has, long first,
                   long count, int out_h, int out_w, int tiles_h, int tiles_w, long n, int c,
-                  int v_c, int rows)
+                  int rows)
 {
     float u[12 * STEPS * PANEL], m[POINTS * BLOCK_TILES * PANEL];
     long panel = get_global_id(0), t0 = get_global_id(1) * rows;
     int n_tiles = min((long)rows, count - t0);
+    long plane = (c + 15) / 16 * count * 16;
     w += w_at * sizeof(float);
+    v += v_at + t0 * 16;
     for (int k0 = 0; k0 < c; k0 += STEPS) {
         int depth = min(STEPS, c - k0);
         for (int pair = 0; pair < 3; pair++) {
@@ -145,9 +157,9 @@ winograd_multiply(__global const float *v, long v_at, __global const uchar *w, l
             for (int i = 0; i < 12; i++) {
                 int line = i < 6 ? pair * 2 - (pair > 0) : pair == 0 ? 5 : pair * 2;
                 int p = line * 6 + i % 6;
-                for (int part = 0; part < PARTS; part++)
-                    for (int r = 0; r < n_tiles; r += TILE)
-                        add_tile(v + v_at + (p * count + t0 + r) * v_c + k0, v_c,
+                for (int r = 0; r < n_tiles; r += TILE)
+                    for (int part = 0; part < PARTS; part++)
+                        add_tile(v + p * plane + k0 * count + r * 16, 16, count * 16,
                                  n_tiles - r, u + (i * PARTS + part) * STEPS * WIDTH, depth,
                                  m + ((p * PARTS + part) * BLOCK_TILES + r) * WIDTH, WIDTH,
                                  k0 == 0);
