@@ -7,6 +7,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 /* Which pictures go through the model together, and in which order. */
 
@@ -44,12 +45,19 @@ int dr_tasks_span(const dr_batch_task *tasks, int n)
 
 /* --- making a batch --- */
 
+/* The second pass reads other fields: steps are hires.steps there. */
+static dr_status blame_hires(dr_err *err)
+{
+    const dr_err first = *err;
+    return dr_fail_field(err, first.code, "hires.steps", "hires.%s", first.message);
+}
+
 /* With nothing left to do (strength 0) there are no rows, and the picture no noise. */
-static dr_status make_steps(dr_model *m, const dr_batch_task *t, const dr_pass *pass,
-                            dr_err *err)
+static dr_status make_steps(dr_model *m, const dr_batch_task *t, int number, dr_err *err)
 {
     const dr_job *job = t->job;
     const dr_plan *plan = &t->plan;
+    const dr_pass *pass = &plan->pass[number];
     bool none = pass->first == pass->steps;
     dr_arena_reset(m->plan_mem);
     const dr_schedule_ask ask = { .sampler = plan->sampler,
@@ -62,6 +70,8 @@ static dr_status make_steps(dr_model *m, const dr_batch_task *t, const dr_pass *
                                   .n_sigmas = job->n_sigmas,
                                   .n_timesteps = job->n_timesteps };
     dr_status st = dr_schedule_make(&m->steps, m->plan_mem, &m->schedule, &ask, err);
+    if (st && number && !strcmp(err->field, "steps"))
+        return blame_hires(err);
     if (!st && none) {
         m->steps.count = 0;
         m->steps.start_signal = 1;
@@ -229,7 +239,7 @@ dr_status dr_batch_open(dr_batch *b, dr_model *m, dr_batch_task *tasks, int n, i
                      .pictures = !pass && dr_init_given(first->job),
                      .repaints = dr_mask_given(first->job) && !dr_model_inpaints(m) };
     m->run.wrap = first->job->tiling;
-    dr_status st = make_steps(m, first, p, err);
+    dr_status st = make_steps(m, first, pass, err);
     if (st ||
         (st = dr_loras_check(m, first->job->loras, first->job->n_loras, &b->lora_bytes,
                              err)) ||

@@ -250,6 +250,12 @@ static void bad_second_passes_are_refused(void **state)
     assert_string_equal(err.field, "hires.scale");
     assert_string_equal(err.message, "hires.scale 2.1: 1024 x 64 becomes 2152 x 136, sides "
                                      "end at 2048; at most 2");
+    job = job_of(f, 0);
+    job.sampler = DR_SAMPLER_LCM;
+    job.hires.steps = 60;
+    assert_int_equal(dr_plan_make(&plan, f->model[TINY], &job, &err), DR_EINVAL);
+    assert_string_equal(err.field, "hires.steps");
+    assert_string_equal(err.message, "hires.steps 60: must be 1..50 for this model");
 }
 
 static void jobs_of_two_passes_stay_alone(void **state)
