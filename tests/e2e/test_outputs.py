@@ -8,7 +8,7 @@ import subprocess
 import pytest
 from PIL import Image, PngImagePlugin, TiffImagePlugin  # noqa: F401
 
-from conftest import P, darkroom
+from conftest import P, ROOT, darkroom
 
 PROMPT = "a (large:1.2) red circle, \"bold\" on a blue background"
 JOB = {"prompt": PROMPT, "negative_prompt": "a star, line\nand another", "steps": 4, "seed": 9,
@@ -198,6 +198,16 @@ def test_endings_that_cannot_be(tmp_path, command, options, part):
     done = darkroom(command, *CHEAP, *options, cwd=tmp_path)
     assert done.returncode == 64 and part in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_model_with_a_comma_in_its_name(tmp_path):
+    name = 'mine, "the: second"'
+    (tmp_path / name).symlink_to(ROOT / "tests/golden/tiny-sd1/model")
+    done = darkroom("generate", *CHEAP, "--model", name, "-o", "a.png", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    with Image.open(tmp_path / "a.png") as picture:
+        said = a1111_parse(a1111_text(picture))
+    assert said["Model"] == name and said["Size"] == "64x64"
 
 
 def test_submit_saves_the_sheet_too(redis, tmp_path):
