@@ -141,12 +141,29 @@ static void choose_guides(dr_batch *b, const dr_job *job, double cfg_scale)
 
 /* --- prompts --- */
 
+/* The steps that prompts count: of a picture to begin with those that are skipped, too, of
+ * a second pass those that it makes, as A1111 does. */
+static dr_prompt_steps steps_to_read(const dr_batch *b, const dr_plan *plan)
+{
+    const dr_pass *second = &plan->pass[1];
+    return (
+        dr_prompt_steps){ .steps = { plan->pass[0].steps,
+                                     plan->passes > 1 ? second->steps - second->first : 0 },
+                          .pass = b->pass };
+}
+
+int dr_batch_text(const dr_batch *b, const dr_batch_prompt *p, int64_t step)
+{
+    return p->over.at[b->pass ? step - b->first : step];
+}
+
 /* A prompt's texts over the steps, each as rows for the encoder. */
 static dr_status read_prompt(dr_batch *b, dr_batch_job *j, dr_guide guide,
                              const char *source, dr_err *err)
 {
     dr_batch_prompt *p = &j->prompt[guide];
-    dr_status st = dr_prompt_read(&p->over, &j->reading, source, b->m->steps.steps, err);
+    dr_status st =
+        dr_prompt_read(&p->over, &j->reading, source, steps_to_read(b, &j->t->plan), err);
     if (st)
         return st;
     size_t n = (size_t)p->over.n;

@@ -162,6 +162,32 @@ static void several_equal_each_alone(void **state)
     }
 }
 
+/* 6 steps, then 5 of 10: what changes in the second pass, and when. */
+static void prompts_go_on_in_the_second_pass(void **state)
+{
+    fixture *f = *state;
+    static const struct {
+        const char *prompt, *same;
+    } cases[] = {
+        { "[a castle:a ship:0.0]", "a ship" },
+        { "[a castle:a ship:2.0]", "a castle" },
+        { "[a castle:a ship:6]", "[a castle:a ship:1.0]" },
+        { "[a castle:a ship:8]", "[a castle:a ship:1.5]" },
+        { "[a castle:a ship:3]", "[a castle:a ship:0.5]" },
+    };
+    outcome made[DR_COUNT(cases)];
+    for (size_t i = 0; i < DR_COUNT(cases); i++) {
+        dr_job job = job_of(f, 1);
+        job.prompt = cases[i].prompt;
+        made[i] = run(f, TINY, &job);
+        job.prompt = cases[i].same;
+        outcome same = run(f, TINY, &job);
+        assert_memory_equal(made[i].rgb[0], same.rgb[0], outcome_bytes(&same));
+        for (size_t k = 0; k < i; k++)
+            assert_true(memcmp(made[i].rgb[0], made[k].rgb[0], outcome_bytes(&same)));
+    }
+}
+
 /* --- stopped and resumed --- */
 
 static outcome stopped(fixture *f, const dr_job *job, int64_t steps)
@@ -276,6 +302,7 @@ int main(void)
         cmocka_unit_test(off_is_one_pass),
         cmocka_unit_test(philox_draws_anew),
         cmocka_unit_test(several_equal_each_alone),
+        cmocka_unit_test(prompts_go_on_in_the_second_pass),
         cmocka_unit_test(resumed_equals_uninterrupted),
         cmocka_unit_test(a_checkpoint_of_another_second_pass_is_left_aside),
         cmocka_unit_test(bad_second_passes_are_refused),
