@@ -95,24 +95,24 @@ void golden_device(golden *g)
         must(dr_dev_open(&g->dev, &g->conf, &err), "device", &err);
 }
 
-static void load_clip(golden *g, dr_loader *l, const dr_json *config)
+static void load_clip(golden *g, dr_loader *l)
 {
-    dr_clip_load(&g->clip, l, config, g->mem);
+    dr_clip_load(&g->clip, l, l->config, g->mem);
 }
 
-static void load_unet(golden *g, dr_loader *l, const dr_json *config)
+static void load_unet(golden *g, dr_loader *l)
 {
-    dr_unet_load(&g->unet, l, config, g->mem);
+    dr_unet_load(&g->unet, l, l->config, g->mem);
 }
 
-static void load_vae(golden *g, dr_loader *l, const dr_json *config)
+static void load_vae(golden *g, dr_loader *l)
 {
-    dr_vae_load(&g->vae, l, config, g->mem);
+    dr_vae_load(&g->vae, l, l->config, g->mem);
 }
 
 static const struct {
     const char *folder, *stem;
-    void (*load)(golden *g, dr_loader *l, const dr_json *config);
+    void (*load)(golden *g, dr_loader *l);
 } components[] = {
     { "text_encoder", "model", load_clip },
     { "unet", "diffusion_pytorch_model", load_unet },
@@ -121,21 +121,13 @@ static const struct {
 
 static dr_status load(golden *g, size_t i, const char *path, dr_err *err)
 {
-    char dir[DR_PATH_MAX], file[DR_PATH_MAX];
-    dr_json *config = NULL;
     dr_loader l;
-    dr_status st;
-    if ((st = dr_path_join(dir, path, components[i].folder, err)) ||
-        (st = dr_path_join(file, dir, "config.json", err)) ||
-        (st = dr_json_read(&config, file, err)) ||
-        (st = dr_loader_open(&l, g->dev, g->pool, components[i].folder, dir,
-                             components[i].stem, err)))
-        goto done;
-    components[i].load(g, &l, config);
-    st = dr_loader_close(&l, err);
-done:
-    dr_json_free(config);
-    return st;
+    dr_status st = dr_loader_open_component(&l, g->dev, g->pool, path, components[i].folder,
+                                            components[i].stem, err);
+    if (st)
+        return st;
+    components[i].load(g, &l);
+    return dr_loader_close(&l, err);
 }
 
 dr_status golden_load(golden *g, const char *path, dr_err *err)
