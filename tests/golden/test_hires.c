@@ -21,22 +21,10 @@ typedef struct {
 
 static int setup(void **state)
 {
-    golden *g = golden_open("tests/golden/hires");
-    fixture *f = *state = dr_arena_alloc(g->mem, sizeof *f);
-    golden_device(g);
-    f->g = g;
-    f->model[TINY] = golden_model(g, "tests/golden/tiny-sd1/model");
-    f->model[DEMO] = golden_model(g, "contrib/demo-model/model");
+    fixture *f = golden_begin(state, "tests/golden/hires", sizeof *f);
+    f->model[TINY] = golden_keep(f->g, golden_model(f->g, GOLDEN_TINY));
+    f->model[DEMO] = golden_keep(f->g, golden_model(f->g, GOLDEN_DEMO));
     return 0;
-}
-
-static int teardown(void **state)
-{
-    fixture *f = *state;
-    void *g = f->g;
-    for (int i = 0; i < MODELS; i++)
-        dr_model_close(f->model[i]);
-    return golden_teardown(&g);
 }
 
 static dr_job hires_job(const dr_json *item)
@@ -308,5 +296,5 @@ int main(void)
         cmocka_unit_test(bad_second_passes_are_refused),
         cmocka_unit_test(jobs_of_two_passes_stay_alone),
     };
-    return cmocka_run_group_tests_name("hires", tests, setup, teardown);
+    return cmocka_run_group_tests_name("hires", tests, setup, golden_end);
 }

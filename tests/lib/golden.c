@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "diffusion/pipeline.h"
 
 #include <dirent.h>
 #include <math.h>
@@ -39,6 +40,8 @@ void golden_close(golden *g)
 {
     if (!g)
         return;
+    for (int i = 0; i < g->n_kept; i++)
+        dr_model_close(g->kept[i]);
     dr_pool_free(g->pool);
     dr_dev_close(g->dev);
     dr_weights_close(g->stages);
@@ -173,6 +176,22 @@ int golden_teardown(void **state)
     print_message("largest relative L2: %.3g\n", g->worst);
     golden_close(g);
     return 0;
+}
+
+void *golden_begin(void **state, const char *dir, size_t size)
+{
+    golden *g = golden_open(dir);
+    golden **f = *state = dr_arena_alloc(g->mem, size);
+    assert_non_null(f);
+    golden_device(g);
+    *f = g;
+    return f;
+}
+
+int golden_end(void **state)
+{
+    void *g = *(golden **)*state;
+    return golden_teardown(&g);
 }
 
 /* --- comparisons --- */

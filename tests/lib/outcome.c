@@ -130,6 +130,12 @@ dr_model *golden_model(golden *g, const char *path)
     return m;
 }
 
+dr_model *golden_keep(golden *g, dr_model *m)
+{
+    assert_true(g->n_kept < GOLDEN_KEPT);
+    return g->kept[g->n_kept++] = m;
+}
+
 dr_job golden_job(const dr_json *item)
 {
     dr_job job = { .id = "golden",
