@@ -23,9 +23,15 @@ CLI_OBJ  := $(CLI_SRC:%.c=$(B)/%.o)
 
 all: $(B)/darkroom ## build the program (build/darkroom)
 
-$(B)/darkroom: $(CLI_OBJ) $(B)/libdarkroom.a
+PROGRAMS := $(addprefix $(B)/,darkroom bench/bench bench/queue/noop bench/peers/ours)
+
+$(B)/darkroom: $(CLI_OBJ)
+$(B)/bench/bench: $(patsubst %.c,$(B)/%.o,$(wildcard bench/*.c))
+$(B)/bench/queue/noop: $(B)/bench/queue/noop.o
+$(B)/bench/peers/ours: $(B)/bench/peers/ours.o
+$(PROGRAMS): $(B)/libdarkroom.a
 	$(call say,LINK)
-	$(Q)$(CC) $(CFLAGS) -o $@ $^ $(PKG_LIBS)
+	$(Q)$(CC) $(CFLAGS) -o $@ $(filter %.o,$^) $(B)/libdarkroom.a $(PKG_LIBS)
 
 $(B)/libdarkroom.a: $(LIB_OBJ)
 	$(call say,AR  )
@@ -97,22 +103,10 @@ bench-queue: ## what the queue costs a job, beside asynq and BullMQ (installs Go
 	$(MAKE) --no-print-directory $(B)/bench/queue/noop
 	sh bench/queue/run.sh $(B)
 
-$(B)/bench/queue/noop: $(B)/bench/queue/noop.o $(B)/libdarkroom.a
-	$(call say,LINK)
-	$(Q)$(CC) $(CFLAGS) -o $@ $^ $(PKG_LIBS)
-
 bench-peers: ## beside PyTorch/diffusers and OpenVINO on this machine (installs both, 7 GB, long)
 	sh contrib/deps.sh test
 	$(MAKE) --no-print-directory all $(B)/bench/peers/ours
 	sh bench/peers/run.sh $(B) $(PEERS_OPTIONS)
-
-$(B)/bench/peers/ours: $(B)/bench/peers/ours.o $(B)/libdarkroom.a
-	$(call say,LINK)
-	$(Q)$(CC) $(CFLAGS) -o $@ $^ $(PKG_LIBS)
-
-$(B)/bench/bench: $(patsubst %.c,$(B)/%.o,$(wildcard bench/*.c)) $(B)/libdarkroom.a
-	$(call say,LINK)
-	$(Q)$(CC) $(CFLAGS) -o $@ $^ $(PKG_LIBS)
 
 demo: ## install, build, run a private Redis and a worker, make one picture
 	sh contrib/deps.sh build

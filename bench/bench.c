@@ -40,34 +40,26 @@ typedef struct {
 
 /* --- loading --- */
 
-static void load_unet(bench *b, dr_loader *l, const dr_json *config)
+static void load_unet(bench *b, dr_loader *l)
 {
-    dr_unet_load(&b->unet, l, config, b->mem);
+    dr_unet_load(&b->unet, l, l->config, b->mem);
 }
 
-static void load_vae(bench *b, dr_loader *l, const dr_json *config)
+static void load_vae(bench *b, dr_loader *l)
 {
-    dr_vae_load(&b->vae, l, config, b->mem);
+    dr_vae_load(&b->vae, l, l->config, b->mem);
 }
 
 static dr_status load(bench *b, const char *model, const char *name,
-                      void (*part)(bench *, dr_loader *, const dr_json *), dr_err *err)
+                      void (*part)(bench *, dr_loader *), dr_err *err)
 {
-    char dir[DR_PATH_MAX], path[DR_PATH_MAX];
-    dr_json *config = NULL;
-    dr_loader l = { 0 };
-    dr_status st;
-    if ((st = dr_path_join(dir, model, name, err)) ||
-        (st = dr_path_join(path, dir, "config.json", err)) ||
-        (st = dr_json_read(&config, path, err)) ||
-        (st = dr_loader_open(&l, b->dev, b->pool, name, dir, "diffusion_pytorch_model",
-                             err)))
-        goto done;
-    part(b, &l, config);
-    st = dr_loader_close(&l, err);
-done:
-    dr_json_free(config);
-    return st;
+    dr_loader l;
+    dr_status st = dr_loader_open_component(&l, b->dev, b->pool, model, name,
+                                            "diffusion_pytorch_model", err);
+    if (st)
+        return st;
+    part(b, &l);
+    return dr_loader_close(&l, err);
 }
 
 static dr_status model_open(bench *b, const char *path, dr_err *err)

@@ -39,20 +39,20 @@ typedef struct {
 
 /* --- the parts --- */
 
-static void load_clip(bench *b, dr_loader *l, const dr_json *config)
+static void load_clip(bench *b, dr_loader *l)
 {
-    dr_clip_load(&b->clip, l, config, b->mem);
+    dr_clip_load(&b->clip, l, l->config, b->mem);
 }
 
-static void load_unet(bench *b, dr_loader *l, const dr_json *config)
+static void load_unet(bench *b, dr_loader *l)
 {
-    dr_unet_load(&b->unet, l, config, b->mem);
+    dr_unet_load(&b->unet, l, l->config, b->mem);
     b->kv = dr_arena_alloc(b->mem, (size_t)b->unet.n_kv * sizeof *b->kv);
 }
 
-static void load_vae(bench *b, dr_loader *l, const dr_json *config)
+static void load_vae(bench *b, dr_loader *l)
 {
-    dr_vae_load(&b->vae, l, config, b->mem);
+    dr_vae_load(&b->vae, l, l->config, b->mem);
 }
 
 /* The next `bytes` of the input; NULL and the run's error when it is shorter. */
@@ -105,7 +105,7 @@ static dr_tensor call_decode(bench *b)
 
 typedef struct {
     const char *name, *folder, *stem;
-    void (*load)(bench *b, dr_loader *l, const dr_json *config);
+    void (*load)(bench *b, dr_loader *l);
     dr_tensor (*call)(bench *b);
     int64_t side;
 } work;
@@ -121,23 +121,16 @@ static const work works[] = {
 
 static dr_status load(bench *b, const char *model, const work *w, dr_err *err)
 {
-    char dir[DR_PATH_MAX], path[DR_PATH_MAX];
-    dr_json *config = NULL;
-    dr_loader l = { 0 };
+    dr_loader l;
     dr_status st;
     if (!(b->mem = dr_arena_new()) || !(b->pool = dr_pool_new(b->dev)))
         return dr_fail(err, DR_ENOMEM, "out of memory");
-    if ((st = dr_path_join(dir, model, w->folder, err)) ||
-        (st = dr_path_join(path, dir, "config.json", err)) ||
-        (st = dr_json_read(&config, path, err)) ||
-        (st = dr_loader_open(&l, b->dev, b->pool, w->folder, dir, w->stem, err)))
-        goto done;
-    w->load(b, &l, config);
-    if (!(st = dr_loader_close(&l, err)))
-        st = dr_finish(b->dev, err);
-done:
-    dr_json_free(config);
-    return st;
+    if ((st =
+             dr_loader_open_component(&l, b->dev, b->pool, model, w->folder, w->stem, err)))
+        return st;
+    w->load(b, &l);
+    st = dr_loader_close(&l, err);
+    return st ? st : dr_finish(b->dev, err);
 }
 
 static dr_tensor call(bench *b, const work *w, bool dry)

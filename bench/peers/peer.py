@@ -4,12 +4,12 @@ usage: peer.py convert DIR
        peer.py openvino WORK DIR CALLS
        peer.py torch WORK DIR CALLS [contiguous|channels_last]
        peer.py load DIR
-       peer.py picture DIR FILE unet=FORMAT vae=FORMAT
+       peer.py picture DIR FILE PROMPT unet=FORMAT vae=FORMAT
 
 WORK: unet512, unet256, decode512, text. DIR has model/ and io/; inputs are io/WORK.in, outputs
 io/WORK.torch and io/WORK.openvino, raw and channels last. Prints one JSON object. All in fp32
 from the model's fp16 weights, on every core. `load` reads the whole pipeline; `picture` makes
-one (see run.py for prompt and settings) with the pipeline's own classes.
+one (see run.py for the settings) with the pipeline's own classes.
 """
 import json
 import os
@@ -31,7 +31,6 @@ WORKS = {
     "decode512": ("vae", [(1, 4, 64, 64)]),
     "text": ("text_encoder", [(2, 77)]),
 }
-PROMPT = "a castle in the mountains at sunset, oil on canvas"
 
 
 def channels_last(shape):
@@ -140,7 +139,7 @@ def load(folder):
     return load_pipeline(folder)[1]
 
 
-def picture(folder, file, *formats):
+def picture(folder, file, prompt, *formats):
     pipe, result = load_pipeline(folder)
     import torch
     for part, layout in (f.split("=") for f in formats):
@@ -148,7 +147,7 @@ def picture(folder, file, *formats):
             getattr(pipe, part).to(memory_format=torch.channels_last)
     start = time.monotonic()
     with torch.inference_mode():
-        image = pipe(PROMPT, height=512, width=512, num_inference_steps=20, guidance_scale=7.5,
+        image = pipe(prompt, height=512, width=512, num_inference_steps=20, guidance_scale=7.5,
                      generator=torch.Generator("cpu").manual_seed(1)).images[0]
     image.save(file, quality=90)
     return {**result, "make_s": time.monotonic() - start}

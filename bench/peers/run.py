@@ -35,7 +35,7 @@ from PIL import Image
 HERE = Path(__file__).resolve().parent
 SEED, TEXT_TOKENS, WIDTH = 1, 77, 768
 WORDS, START, END = 998, 998, 999           # of the tokenizer: contrib/goldens/bpe.py
-PROMPT = "a castle in the mountains at sunset, oil on canvas"  # peer.py's too
+PROMPT = "a castle in the mountains at sunset, oil on canvas"
 START_STEPS = 4
 CALLS = {"text": 5}                         # times --calls
 LIMIT = {"unet512": 1e-3, "unet256": 1e-3, "decode512": 1e-3, "text": 1e-3}
@@ -207,7 +207,8 @@ class Bench:
         self.tell("picture", "darkroom")
         if "torch" in self.o.peers:
             other = self.io / "torch.webp"
-            run = self.peer("picture", self.dir, other, f"unet={self.layout_of('unet512')}",
+            run = self.peer("picture", self.dir, other, PROMPT,
+                            f"unet={self.layout_of('unet512')}",
                             f"vae={self.layout_of('decode512')}")
             self.add("picture", "torch", run.seconds)
             self.add("picture without load", "torch", run.json()["make_s"])

@@ -24,7 +24,6 @@ import tokenizers
 import torch
 import transformers
 from diffusers import StableDiffusionPipeline
-from safetensors.torch import save_file
 
 import compare
 import control
@@ -90,23 +89,6 @@ def images(pipe, spec, root, out):
     return cases
 
 
-def lines(value, depth=0):
-    """JSON in ASCII with one case a line: lists of objects are spread, the rest is not."""
-    if isinstance(value, dict) and depth < 2:
-        inner = (f"{json.dumps(k)}: {lines(v, depth + 1)}" for k, v in value.items())
-        return "{" + ",\n".join(inner) + "}"
-    if isinstance(value, list) and value and isinstance(value[0], dict):
-        return "[\n" + ",\n".join(json.dumps(v) for v in value) + "]"
-    return json.dumps(value)
-
-
-def write(folder, out, cases):
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.detach().contiguous().clone() for k, v in out.items()},
-              folder / "stages.safetensors")
-    (folder / "cases.json").write_text(lines(cases) + "\n")
-
-
 def export_model(name, spec, root, golden):
     pipe, out = open_model(root / spec["model"]), {}
     cases = {"name": name, "model": spec["model"]}
@@ -120,8 +102,8 @@ def export_model(name, spec, root, golden):
                                            spec["negative"], *spec["size"], seed=42,
                                            tag="v." if "scheduler_v" in path else "")
     cases["images"] = images(pipe, spec, root, out)
-    write(golden / name, out, cases)
-    text = lines(tokens.fixture(root / spec["model"] / "tokenizer"))
+    stages.write(golden / name, out, cases)
+    text = stages.lines(tokens.fixture(root / spec["model"] / "tokenizer"))
     (golden / f"tokens-{name}.json").write_text(text + "\n")
 
 
@@ -129,13 +111,13 @@ def export_common(golden):
     out = {}
     cases = {"loops": samplers.loops(out), "tables": samplers.tables(),
              "betas": samplers.betas(), "torch_noise": samplers.torch_noise(out)}
-    write(golden / "common", out, cases)
+    stages.write(golden / "common", out, cases)
 
 
 def export_control(root, golden):
     out = {}
     cases = control.cases(open_model(root / control.MODEL).unet, out)
-    write(golden / "control", out, cases)
+    stages.write(golden / "control", out, cases)
 
 
 def manifest(golden):

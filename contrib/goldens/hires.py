@@ -7,18 +7,14 @@ or its picture by Pillow's Lanczos; StableDiffusionImg2ImgPipeline makes the sec
 from the mean of the encoder's distribution.
 """
 import json
-import sys
-import warnings
-from pathlib import Path
 
-import diffusers
 import numpy as np
 import torch
 from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
 from PIL import Image
-from safetensors.torch import save_file
 
 import samplers
+import stages
 import starts
 
 ROOT = starts.ROOT
@@ -74,7 +70,6 @@ def run(pipe, config, case):
 
 def export(root, folder):
     """The models lie under root."""
-    folder.mkdir(parents=True, exist_ok=True)
     out, cases = {}, []
     for i, case in enumerate(CASES):
         model, sampler, schedule, scale, steps, strength, upscaler = case
@@ -91,16 +86,8 @@ def export(root, folder):
                       "negative_prompt": starts.WORDS[model][1], "width": width,
                       "height": height, "scale": scale, "hires_steps": steps,
                       "strength": strength, "upscaler": upscaler, "latents": f"latents.{i}"})
-    save_file(out, folder / "stages.safetensors")
-    (folder / "stages.safetensors").chmod(0o644)
-    lines = ",\n".join(json.dumps(c) for c in cases)
-    (folder / "cases.json").write_text('{"cases": [\n' + lines + "]}\n")
+    stages.write(folder, out, {"cases": cases})
 
 
 if __name__ == "__main__":
-    torch.set_grad_enabled(False)
-    torch.set_num_threads(1)
-    warnings.filterwarnings("ignore")
-    diffusers.logging.set_verbosity_error()
-    diffusers.logging.disable_progress_bar()
-    export(ROOT, Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "tests/golden/hires")
+    starts.alone(export, "hires")

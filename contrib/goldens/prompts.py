@@ -27,6 +27,7 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import save_file
 
 import samplers
+import stages
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = {"tiny-sd1": "tests/golden/tiny-sd1/model", "demo": "contrib/demo-model/model"}
@@ -246,14 +247,9 @@ def export(root, golden):
     cases = {"model": MODELS["tiny-sd1"], "text": encodings(encoders, out),
              "pictures": pictures(encoders["tiny-sd1"], out)}
     check_against_diffusers(encoders["tiny-sd1"], out)
-    save_file({k: v.detach().contiguous().clone() for k, v in out.items()},
-              folder / "stages.safetensors")
+    stages.write(folder, out, cases)
     for p in folder.rglob("*.safetensors"):
         p.chmod(0o644)               # safetensors makes them private
-    rows = lambda cs: "[\n" + ",\n".join(json.dumps(c) for c in cs) + "]"
-    (folder / "cases.json").write_text(
-        f'{{"model": {json.dumps(cases["model"])},\n"text": {rows(cases["text"])},\n'
-        f'"pictures": {rows(cases["pictures"])}}}\n')
 
 
 if __name__ == "__main__":

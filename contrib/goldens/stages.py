@@ -1,11 +1,32 @@
-"""Tensors of one model, stage by stage: text, time embedding, UNet, VAE.
+"""Tensors of one model, stage by stage: text, time embedding, UNet, VAE; and their files.
 
-Every function returns what cases.json says about it and puts its tensors into `out`.
+Every stage returns what cases.json says about it and puts its tensors into `out`.
 """
+import json
 import re
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
+
+
+def lines(value, depth=0):
+    """JSON in ASCII with one case a line: lists of objects are spread, the rest is not."""
+    if isinstance(value, dict) and depth < 2:
+        inner = (f"{json.dumps(k)}: {lines(v, depth + 1)}" for k, v in value.items())
+        return "{" + ",\n".join(inner) + "}"
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return "[\n" + ",\n".join(json.dumps(v) for v in value) + "]"
+    return json.dumps(value)
+
+
+def write(folder, out, cases):
+    """A folder of fixtures: the tensors `out`, and what is said of them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.detach().contiguous().clone() for k, v in out.items()},
+              folder / "stages.safetensors")
+    (folder / "stages.safetensors").chmod(0o644)     # safetensors makes it private
+    (folder / "cases.json").write_text(lines(cases) + "\n")
 
 
 def seeded(seed, *shape):

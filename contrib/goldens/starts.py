@@ -19,7 +19,6 @@ from diffusers import (StableDiffusionImg2ImgPipeline, StableDiffusionInpaintPip
                        StableDiffusionPipeline)
 from diffusers.pipelines.stable_diffusion import pipeline_stable_diffusion_img2img as plain
 from PIL import Image
-from safetensors.torch import save_file
 
 import samplers
 import stages
@@ -131,16 +130,18 @@ def export(root, folder):
         if strength in (0.3, 0.6, 0.8) and sampler == "ddim":
             cases[-1]["rgb"] = f"rgb.{i}"
             out[f"rgb.{i}"] = torch.from_numpy(np.asarray(rgb).copy())
-    save_file({k: v.contiguous() for k, v in out.items()}, folder / "stages.safetensors")
-    (folder / "stages.safetensors").chmod(0o644)
-    lines = ",\n".join(json.dumps(c) for c in cases)
-    (folder / "cases.json").write_text('{"cases": [\n' + lines + "]}\n")
+    stages.write(folder, out, {"cases": cases})
 
 
-if __name__ == "__main__":
+def alone(export_it, name):
+    """One export by itself, to the folder that the command line names."""
     torch.set_grad_enabled(False)
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
     diffusers.logging.set_verbosity_error()
     diffusers.logging.disable_progress_bar()
-    export(ROOT, Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "tests/golden/starts")
+    export_it(ROOT, Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "tests/golden" / name)
+
+
+if __name__ == "__main__":
+    alone(export, "starts")

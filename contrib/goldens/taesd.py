@@ -6,7 +6,6 @@ makes of latents.
 `model/` is diffusers' layout; `original/taesd_decoder.safetensors` holds the same decoder under
 the names of the first release, where a clamp is layer 0.
 """
-import json
 import sys
 from pathlib import Path
 
@@ -38,11 +37,9 @@ def export(folder):
         out[f"latents.{i}"] = 3 * stages.seeded(500 + i, 2, 4, height, width)
         out[f"rgb.{i}"] = model.decode(out[f"latents.{i}"]).sample.contiguous()
         cases.append({"latents": f"latents.{i}", "rgb": f"rgb.{i}"})
-    save_file(out, folder / "stages.safetensors")
+    stages.write(folder, out, {"cases": cases})
     for path in folder.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
-    lines = ",\n".join(json.dumps(c) for c in cases)
-    (folder / "cases.json").write_text('{"cases": [\n' + lines + "]}\n")
 
 
 if __name__ == "__main__":

@@ -19,8 +19,9 @@ typedef struct {
 static const dr_cli_row rows[] = {
     { "output", 'o', "FILE", DR_CLI_TEXT, .offset = offsetof(options, output),
       .help =
-          "Where the picture goes, - for standard output; several pictures get their "
-          "number in front of the ending; without it darkroom-SEED.webp, .png or .jpg." },
+          "Where the picture goes, - for standard output; the ending chooses the format "
+          "without --format; several pictures get their number in front of it; without "
+          "this darkroom-SEED.webp, .png or .jpg." },
     { "json", 'j', NULL, DR_CLI_FLAG, .offset = offsetof(options, json),
       .help = "The result as one JSON object." },
     { "quiet", 0, NULL, DR_CLI_FLAG, .offset = offsetof(options, quiet),
@@ -269,7 +270,8 @@ int dr_cmd_generate(int argc, char **argv)
     if (!dr_cli_open(&cli, &spec, &o, argc, argv, &code))
         return code;
     run r = { .cli = &cli, .o = &o, .bar = dr_bar_make(o.quiet), .from_s = dr_now_s() };
-    code = (int)generate(&r);
+    if (!(code = (int)dr_cli_format(&cli, o.output)))
+        code = (int)generate(&r);
     dr_model_close(r.model);
     dr_dev_close(r.dev);
     dr_buf_free(&r.webp);

@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "image/encode.h"
 #include "job/base64.h"
 #include "job/picture.h"
 
@@ -152,20 +153,54 @@ dr_status dr_cli_decode(const dr_cli *c, const char *id, size_t inline_max, dr_c
 
 /* --- files --- */
 
-const char *dr_cli_ending(const dr_job *job)
+/* Where a file's ending begins, at its dot; the text's end when it has none. */
+static const char *find_ending(const char *path)
 {
-    static const char *const endings[] = { ".webp", ".png", ".jpg" };
-    return endings[job->output.format];
+    const char *name = strrchr(path, '/');
+    name = name ? name + 1 : path;
+    const char *dot = strrchr(name, '.');
+    return dot && dot > name ? dot : path + strlen(path);
+}
+
+/* The last value for a job's format among the fields given; NULL: none. */
+static const char *format_given(const dr_cli *c)
+{
+    static const char *const names[] = { "format", "output_format", "output.format" };
+    for (int i = c->n_fields - 1; i >= 0; i--)
+        for (size_t k = 0; k < DR_COUNT(names); k++)
+            if (!strcmp(c->fields[i].name, names[k]))
+                return c->fields[i].value;
+    return NULL;
+}
+
+dr_exit dr_cli_format(dr_cli *c, const char *output)
+{
+    const char *ending = output ? find_ending(output) : "", *given = format_given(c);
+    if (!*ending)
+        return DR_EXIT_OK;
+    const dr_image_format *f = dr_image_format_named(ending + 1);
+    if (given && (!f || f == dr_image_format_named(given)))
+        return DR_EXIT_OK;
+    if (f && !given) {
+        c->fields[c->n_fields++] = (dr_cli_pair){ "format", f->name };
+        return DR_EXIT_OK;
+    }
+    if (given)
+        fprintf(stderr, "darkroom: --output %s contradicts --format %s; change one\n",
+                output, given);
+    else
+        fprintf(stderr,
+                "darkroom: --output %s: the ending must be .webp, .png, .jpg or .jpeg, or "
+                "give --format too\n",
+                output);
+    return DR_EXIT_USAGE;
 }
 
 const char *dr_cli_image_path(dr_arena *mem, const char *output, int64_t index, int64_t n)
 {
     if (n == 1)
         return output;
-    const char *name = strrchr(output, '/');
-    name = name ? name + 1 : output;
-    const char *dot = strrchr(name, '.');
-    size_t stem = dot && dot > name ? (size_t)(dot - output) : strlen(output);
-    return dr_arena_printf(mem, "%.*s-%lld%s", (int)stem, output, (long long)index,
-                           output + stem);
+    const char *ending = find_ending(output);
+    return dr_arena_printf(mem, "%.*s-%lld%s", (int)(ending - output), output,
+                           (long long)index, ending);
 }

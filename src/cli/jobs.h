@@ -33,8 +33,10 @@ typedef struct {
 DR_MUST_USE dr_status dr_cli_decode(const dr_cli *c, const char *id, size_t inline_max,
                                     dr_cli_ask *out, dr_err *err);
 
-/* ".webp", ".png" or ".jpg". */
-const char *dr_cli_ending(const dr_job *job);
+/* Let the ending of --output choose the format where the command line gives none: adds the
+ * field. NULL, "-" and a name without an ending leave it as it is. DR_EXIT_OK or, said on
+ * stderr, DR_EXIT_USAGE for an unknown ending and for one that contradicts --format. */
+dr_exit dr_cli_format(dr_cli *c, const char *output);
 
 /* The file for picture `index` of n: output itself for one, its stem-INDEX.ending for
  * several; in mem, NULL when memory is out. */

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "cli/jobs.h"
+#include "image/encode.h"
 #include "job/events.h"
 
 #include <signal.h>
@@ -23,8 +24,10 @@ static const dr_cli_row rows[] = {
     { "wait", 'w', NULL, DR_CLI_FLAG, .offset = offsetof(options, wait),
       .help = "Wait for the end, show progress, save the pictures and print their paths." },
     { "output", 'o', "FILE", DR_CLI_TEXT, .offset = offsetof(options, output),
-      .help = "Where the picture goes; several get their number in front of the ending; "
-              "without it darkroom-ID.webp, .png or .jpg. Implies --wait." },
+      .help =
+          "Where the picture goes; the ending chooses the format without --format; "
+          "several get their number in front of it; without this darkroom-ID.webp, .png "
+          "or .jpg. Implies --wait." },
     { "timeout", 't', "SECONDS", DR_CLI_INT, .offset = offsetof(options, timeout_s),
       .min = 1, .max = 31536000,
       .help = "Stop waiting after this long (the job goes on); without it never." },
@@ -175,7 +178,8 @@ static const char *image_path(run *r, int index, int n)
     dr_arena *mem = r->cli->mem;
     const char *output = r->o->output;
     if (!output)
-        output = dr_arena_printf(mem, "darkroom-%s%s", r->job->id, dr_cli_ending(r->job));
+        output = dr_arena_printf(mem, "darkroom-%s.%s", r->job->id,
+                                 dr_image_format_of(r->job->output.format)->extension);
     return output ? dr_cli_image_path(mem, output, index, n) : NULL;
 }
 
@@ -326,6 +330,8 @@ int dr_cmd_submit(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN); /* a lost connection is told by status */
     run r = { .cli = &cli, .o = &o, .bar = dr_bar_make(o.quiet) };
     bool wait = o.wait || o.output;
+    if ((code = (int)dr_cli_format(&cli, o.output)))
+        goto done;
     if (dr_queue_open(&r.queue, &cli.conf, "", &err)) {
         code = (int)dr_cli_fail(&err);
         goto done;

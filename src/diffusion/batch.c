@@ -7,6 +7,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 /* Which pictures go through the model together, and in which order. */
 
@@ -44,12 +45,19 @@ int dr_tasks_span(const dr_batch_task *tasks, int n)
 
 /* --- making a batch --- */
 
+/* The second pass reads other fields: steps are hires.steps there. */
+static dr_status blame_hires(dr_err *err)
+{
+    const dr_err first = *err;
+    return dr_fail_field(err, first.code, "hires.steps", "hires.%s", first.message);
+}
+
 /* With nothing left to do (strength 0) there are no rows, and the picture no noise. */
-static dr_status make_steps(dr_model *m, const dr_batch_task *t, const dr_pass *pass,
-                            dr_err *err)
+static dr_status make_steps(dr_model *m, const dr_batch_task *t, int number, dr_err *err)
 {
     const dr_job *job = t->job;
     const dr_plan *plan = &t->plan;
+    const dr_pass *pass = &plan->pass[number];
     bool none = pass->first == pass->steps;
     dr_arena_reset(m->plan_mem);
     const dr_schedule_ask ask = { .sampler = plan->sampler,
@@ -62,6 +70,8 @@ static dr_status make_steps(dr_model *m, const dr_batch_task *t, const dr_pass *
                                   .n_sigmas = job->n_sigmas,
                                   .n_timesteps = job->n_timesteps };
     dr_status st = dr_schedule_make(&m->steps, m->plan_mem, &m->schedule, &ask, err);
+    if (st && number && !strcmp(err->field, "steps"))
+        return blame_hires(err);
     if (!st && none) {
         m->steps.count = 0;
         m->steps.start_signal = 1;
@@ -131,12 +141,29 @@ static void choose_guides(dr_batch *b, const dr_job *job, double cfg_scale)
 
 /* --- prompts --- */
 
+/* The steps that prompts count: of a picture to begin with those that are skipped, too, of
+ * a second pass those that it makes, as A1111 does. */
+static dr_prompt_steps steps_to_read(const dr_batch *b, const dr_plan *plan)
+{
+    const dr_pass *second = &plan->pass[1];
+    return (
+        dr_prompt_steps){ .steps = { plan->pass[0].steps,
+                                     plan->passes > 1 ? second->steps - second->first : 0 },
+                          .pass = b->pass };
+}
+
+int dr_batch_text(const dr_batch *b, const dr_batch_prompt *p, int64_t step)
+{
+    return p->over.at[b->pass ? step - b->first : step];
+}
+
 /* A prompt's texts over the steps, each as rows for the encoder. */
 static dr_status read_prompt(dr_batch *b, dr_batch_job *j, dr_guide guide,
                              const char *source, dr_err *err)
 {
     dr_batch_prompt *p = &j->prompt[guide];
-    dr_status st = dr_prompt_read(&p->over, &j->reading, source, b->m->steps.steps, err);
+    dr_status st =
+        dr_prompt_read(&p->over, &j->reading, source, steps_to_read(b, &j->t->plan), err);
     if (st)
         return st;
     size_t n = (size_t)p->over.n;
@@ -229,7 +256,7 @@ dr_status dr_batch_open(dr_batch *b, dr_model *m, dr_batch_task *tasks, int n, i
                      .pictures = !pass && dr_init_given(first->job),
                      .repaints = dr_mask_given(first->job) && !dr_model_inpaints(m) };
     m->run.wrap = first->job->tiling;
-    dr_status st = make_steps(m, first, p, err);
+    dr_status st = make_steps(m, first, pass, err);
     if (st ||
         (st = dr_loras_check(m, first->job->loras, first->job->n_loras, &b->lora_bytes,
                              err)) ||

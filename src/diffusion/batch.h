@@ -34,7 +34,7 @@ typedef enum {
     DR_GUIDES
 } dr_guide;
 
-/* A prompt over the steps. */
+/* A prompt over the steps that the pass makes; over those that a first pass skips, too. */
 typedef struct {
     dr_prompt over;
     dr_text *text; /* [over.n]: as the encoder takes them */
@@ -123,6 +123,9 @@ static inline const dr_pass *dr_pass_of(const dr_batch *b, const dr_batch_job *j
 /* Fill the group: the next pictures that wait at the same step, of as many jobs as there
  * are. → whether any does. */
 bool dr_group_choose(dr_batch *b);
+
+/* What a step of the user's reads of a prompt: an index of its texts. */
+int dr_batch_text(const dr_batch *b, const dr_batch_prompt *p, int64_t step);
 
 /* Whether a step of the user's runs with guidance. */
 bool dr_batch_guided(const dr_batch *b, int64_t step);

@@ -1,6 +1,7 @@
 #include "diffusion/controls.h"
 
 #include "base/clock.h"
+#include "base/known.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "dev/dev.h"
@@ -109,31 +110,40 @@ static entry *make_room(dr_controls *cs, int64_t limit)
 
 /* --- loading --- */
 
+static dr_status fail_unknown(const dr_controls *cs, const char *name, dr_err *err)
+{
+    dr_buf known = { 0 };
+    dr_known_names(&known, "control.dir", cs->dir, NULL);
+    dr_status st =
+        dr_fail_field(err, DR_ENOTFOUND, FIELD, "ControlNet \"%s\": no such ControlNet; %s",
+                      name, known.failed ? "" : known.data);
+    dr_buf_free(&known);
+    return st;
+}
+
 /* The folder of a name, which is never used as a path. */
 static dr_status folder_of(char out[DR_PATH_MAX], const dr_controls *cs, const char *name,
                            dr_err *err)
 {
     char file[DR_PATH_MAX];
     dr_status st;
-    if (!*cs->dir)
-        return dr_fail_field(err, DR_ENOTFOUND, FIELD,
-                             "ControlNet %s: there are none here; set control.dir", name);
     if (!*name || *name == '.' || strchr(name, '/') || strlen(name) > DR_NAME_BYTES_MAX)
         return dr_fail_field(err, DR_EINVAL, FIELD,
                              "ControlNet %s: must be the name of a folder in control.dir",
                              name);
+    if (!*cs->dir)
+        return fail_unknown(cs, name, err);
     if ((st = dr_path_join(out, cs->dir, name, err)) || dr_dir_exists(out))
         return st;
     if (snprintf(file, sizeof file, "%s.safetensors", out) < DR_PATH_MAX &&
         dr_file_exists(file))
         return dr_fail_field(
             err, DR_EMODEL, FIELD,
-            "ControlNet %s: %s is a single file; only folders in diffusers "
+            "ControlNet %s: %s.safetensors is a single file; only folders in diffusers "
             "layout can be read: convert it with diffusers' "
             "convert_original_controlnet_to_diffusers.py",
-            name, file);
-    return dr_fail_field(err, DR_ENOTFOUND, FIELD,
-                         "ControlNet %s: no folder of that name in %s", name, cs->dir);
+            name, name);
+    return fail_unknown(cs, name, err);
 }
 
 static int64_t weights_bytes(const dr_weights *w)

@@ -5,8 +5,18 @@
 
 #include <darkroom/version.h>
 #include <math.h>
+#include <string.h>
 
 /* Words about a model and a picture: `darkroom inspect` and A1111's parameters text. */
+
+/* A value as A1111 writes it: quoted where its reader would not take it for one. */
+static void put_value(dr_buf *out, const char *value)
+{
+    if (strpbrk(value, ",:\"\n"))
+        dr_json_put_string(out, value);
+    else
+        dr_buf_puts(out, value);
+}
 
 /* In A1111's words. */
 static void describe_start(dr_buf *out, const dr_job *job)
@@ -38,11 +48,15 @@ static void describe_controls(dr_buf *out, const dr_job *job)
 {
     for (int i = 0; i < job->n_controls; i++) {
         const dr_control_ref *c = &job->controls[i];
-        dr_buf_printf(out,
-                      ", ControlNet %d: \"Module: %s, Model: %s, Weight: %g, Guidance "
-                      "Start: %g, Guidance End: %g\"",
-                      i, c->canny ? "canny" : "none", c->name, c->strength, c->start,
-                      c->end);
+        dr_buf one = { 0 };
+        dr_buf_printf(&one, "Module: %s, Model: ", c->canny ? "canny" : "none");
+        put_value(&one, c->name);
+        dr_buf_printf(&one, ", Weight: %g, Guidance Start: %g, Guidance End: %g",
+                      c->strength, c->start, c->end);
+        dr_buf_printf(out, ", ControlNet %d: ", i);
+        put_value(out, one.failed ? "" : one.data);
+        out->failed |= one.failed;
+        dr_buf_free(&one);
     }
 }
 
@@ -63,11 +77,12 @@ void dr_parameters_text(dr_buf *out, const dr_model *m, const dr_job *job,
         dr_buf_printf(out, "Negative prompt: %s\n", job->negative_prompt);
     dr_buf_printf(out,
                   "Steps: %lld, Sampler: %s, Schedule type: %s, CFG scale: %g, Seed: %llu, "
-                  "Size: %lldx%lld, Model: %s",
+                  "Size: %lldx%lld, Model: ",
                   (long long)plan->steps, dr_sampler_label(plan->sampler),
                   dr_schedule_label(plan->schedule), plan->cfg_scale,
                   (unsigned long long)(plan->seed + (uint64_t)index),
-                  (long long)plan->pass[0].width, (long long)plan->pass[0].height, m->name);
+                  (long long)plan->pass[0].width, (long long)plan->pass[0].height);
+    put_value(out, m->name);
     if (job->clip_skip)
         dr_buf_printf(out, ", Clip skip: %lld", (long long)job->clip_skip + 1);
     if (job->subseed_strength > 0)

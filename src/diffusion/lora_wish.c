@@ -1,17 +1,15 @@
 #include "diffusion/lora_wish.h"
 
-#include "base/buf.h"
 #include "base/file.h"
+#include "base/known.h"
 #include "base/utf8.h"
 
-#include <dirent.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define STRENGTH_MAX 10.0
-#define LISTED_MAX   20 /* names in the message about an unknown one */
 #define SUFFIX       ".safetensors"
 
 /* --- names --- */
@@ -40,62 +38,15 @@ static dr_status check_name(int place, const char *name, dr_err *err)
                                         : fail_name(place, name, "must be UTF-8", err);
 }
 
-static int by_text(const void *a, const void *b)
-{
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
-/* The names in the folder, sorted, in mem; their number. */
-static size_t list_names(const char *dir, dr_arena *mem, const char ***names)
-{
-    size_t n = 0, cap = 0, tail = strlen(SUFFIX);
-    const struct dirent *e;
-    DIR *d = opendir(dir);
-    *names = NULL;
-    while (d && (e = readdir(d))) {
-        size_t length = strlen(e->d_name);
-        if (length <= tail || *e->d_name == '.' ||
-            strcmp(e->d_name + length - tail, SUFFIX) != 0)
-            continue;
-        if (n == cap) {
-            const char **grown = dr_arena_alloc(mem, 2 * (cap + 8) * sizeof *grown);
-            if (!grown)
-                break;
-            if (n)
-                memcpy(grown, *names, n * sizeof *grown);
-            *names = grown;
-            cap = 2 * (cap + 8);
-        }
-        if (((*names)[n] = dr_arena_str(mem, e->d_name, length - tail)))
-            n++;
-    }
-    if (d)
-        closedir(d);
-    if (n)
-        qsort(*names, n, sizeof **names, by_text);
-    return n;
-}
-
 static dr_status fail_unknown(const char *dir, const dr_lora_item *w, dr_err *err)
 {
     char field[32];
-    const char **names;
-    dr_buf text = { 0 };
-    dr_arena *mem = dr_arena_new();
-    size_t n = mem && *dir ? list_names(dir, mem, &names) : 0;
+    dr_buf known = { 0 };
     snprintf(field, sizeof field, "loras[%d].name", w->place);
-    for (size_t i = 0; i < n && i < LISTED_MAX; i++)
-        dr_buf_printf(&text, "%s%s", i ? ", " : "", names[i]);
-    if (n > LISTED_MAX)
-        dr_buf_printf(&text, " and %zu more", n - LISTED_MAX);
-    dr_status st = dr_fail_field(err, DR_ENOTFOUND, field, "%s \"%s\": no such LoRA; %s%s",
-                                 field, w->name,
-                                 n      ? "there are: "
-                                 : *dir ? "lora.dir holds none"
-                                        : "lora.dir is not set",
-                                 n && !text.failed ? text.data : "");
-    dr_buf_free(&text);
-    dr_arena_free(mem);
+    dr_known_names(&known, "lora.dir", dir, SUFFIX);
+    dr_status st = dr_fail_field(err, DR_ENOTFOUND, field, "%s \"%s\": no such LoRA; %s",
+                                 field, w->name, known.failed ? "" : known.data);
+    dr_buf_free(&known);
     return st;
 }
 

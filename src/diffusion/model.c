@@ -85,24 +85,24 @@ static void on_share(void *ctx, double share)
     p->progress(p->ctx, p->first + p->share * share);
 }
 
-static void load_clip(dr_model *m, dr_loader *l, const dr_json *config)
+static void load_clip(dr_model *m, dr_loader *l)
 {
-    dr_clip_load(&m->clip, l, config, m->mem);
+    dr_clip_load(&m->clip, l, l->config, m->mem);
 }
 
-static void load_unet(dr_model *m, dr_loader *l, const dr_json *config)
+static void load_unet(dr_model *m, dr_loader *l)
 {
-    dr_unet_load(&m->unet, l, config, m->mem);
+    dr_unet_load(&m->unet, l, l->config, m->mem);
 }
 
-static void load_vae(dr_model *m, dr_loader *l, const dr_json *config)
+static void load_vae(dr_model *m, dr_loader *l)
 {
-    dr_vae_load(&m->vae, l, config, m->mem);
+    dr_vae_load(&m->vae, l, l->config, m->mem);
 }
 
 static const struct {
     const char *folder, *stem;
-    void (*load)(dr_model *m, dr_loader *l, const dr_json *config);
+    void (*load)(dr_model *m, dr_loader *l);
     double first, share; /* of the loading time, by the size the parts usually have */
 } components[DR_PARTS] = {
     { "text_encoder", "model", load_clip, 0.0, 0.1 },
@@ -159,16 +159,11 @@ dr_status dr_model_need(int64_t *bytes, const char *path, dr_err *err)
 
 static dr_status load_component(dr_model *m, size_t i, load_progress *p, dr_err *err)
 {
-    char dir[DR_PATH_MAX], path[DR_PATH_MAX];
-    dr_json *config = NULL;
-    dr_loader l = { 0 };
-    dr_status st;
-    if ((st = dr_path_join(dir, m->path, components[i].folder, err)) ||
-        (st = dr_path_join(path, dir, "config.json", err)) ||
-        (st = dr_json_read(&config, path, err)) ||
-        (st = dr_loader_open(&l, m->dev, m->pool, components[i].folder, dir,
-                             components[i].stem, err)))
-        goto done;
+    dr_loader l;
+    dr_status st = dr_loader_open_component(&l, m->dev, m->pool, m->path,
+                                            components[i].folder, components[i].stem, err);
+    if (st)
+        return st;
     m->parts[i] = count(i, l.files);
     if (m->dev)
         m->digest[i] = dr_loader_digest(&l);
@@ -178,11 +173,8 @@ static dr_status load_component(dr_model *m, size_t i, load_progress *p, dr_err 
     p->share = components[i].share;
     l.progress = p->progress ? on_share : NULL;
     l.ctx = p;
-    components[i].load(m, &l, config);
-    st = dr_loader_close(&l, err);
-done:
-    dr_json_free(config);
-    return st;
+    components[i].load(m, &l);
+    return dr_loader_close(&l, err);
 }
 
 /* The decoder for previews, optional: diffusers' AutoencoderTiny in the folder taesd, or

@@ -132,9 +132,9 @@ static void collect_texts(dr_batch *b, dr_batch_job *j, int64_t from)
     for (int64_t step = from; step < b->m->steps.steps; step++)
         for (int g = guides_at(b, step, order) - 1; g >= 0; g--) {
             dr_batch_prompt *p = &j->prompt[order[g]];
-            int *row = &p->row[p->over.at[step]];
-            if (*row < 0)
-                *row = text_row(b, &p->text[p->over.at[step]]);
+            int text = dr_batch_text(b, p, step);
+            if (p->row[text] < 0)
+                p->row[text] = text_row(b, &p->text[text]);
         }
 }
 
@@ -146,7 +146,7 @@ static int map_texts(dr_batch *b, int64_t step)
     for (int g = 0; g < n; g++)
         for (int i = 0; i < b->n_rows; i++) {
             const dr_batch_prompt *p = &b->row[i]->job->prompt[order[g]];
-            *at++ = p->row[p->over.at[step]];
+            *at++ = p->row[dr_batch_text(b, p, step)];
         }
     return n;
 }

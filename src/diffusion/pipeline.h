@@ -68,7 +68,7 @@ typedef struct {
     dr_phase phase;
     int64_t step, steps; /* of all pictures of the job together, in all its passes */
     double percent;      /* of the whole job, 0..100, never falling */
-    double it_s, eta_s;  /* 0 until known */
+    double it_s, eta_s;  /* 0 until known; it_s while denoising only */
 } dr_progress;
 
 /* An 8-bit picture, rows top down, RGB interleaved; borrowed for the call. */

@@ -75,7 +75,7 @@ void dr_tell(dr_batch *b, dr_batch_job *j)
                               dr_steps_done(&b->m->steps, steps / plan->n),
                       .steps = dr_steps_before(plan, plan->passes),
                       .percent = 100 * (share > 1 ? 1 : share) };
-    if (b->steps_made > 0 && now > b->steps_start)
+    if (b->phase == DR_PHASE_DENOISE && now > b->steps_start)
         p.it_s = (double)b->steps_made / (now - b->steps_start);
     if (done > 0)
         p.eta_s = (now - b->start) * flops_left(b, j) / done;

@@ -42,17 +42,23 @@ const char *dr_prompt_word(const char *at, const char *word)
 /* A prompt is a list of nodes; so is everything between brackets. */
 typedef enum { TEXT, SWITCH, CYCLE, OPTION } node_kind;
 
+/* As written: a share of the steps, or a number of them. */
+typedef struct {
+    double v;
+    bool share;
+} moment;
+
 typedef struct {
     node_kind kind;
     int next;          /* of its list; -1: the last */
     uint32_t from, to; /* in the source */
     int first, second; /* lists: SWITCH before and after, CYCLE options, OPTION its own */
-    int64_t when;      /* SWITCH: the last step that reads `first` */
+    moment when;       /* SWITCH */
 } node;
 
 typedef struct {
     const char *source;
-    int64_t steps;
+    dr_prompt_steps steps;
     node *nodes;
     int n;
     bool cycles;
@@ -133,18 +139,15 @@ static size_t parse_round(parser *p, chain *c, size_t at, int depth)
 }
 
 /* ":when]" → where it ends; 0: it is something else. */
-static size_t parse_when(const parser *p, size_t at, int64_t *when)
+static size_t parse_when(const parser *p, size_t at, moment *when)
 {
-    double v;
     for (at++; is_space(p->source[at]); at++)
         ;
     const char *text = p->source + at;
-    size_t n = number(text, &v);
+    size_t n = number(text, &when->v);
     if (!n)
         return 0;
-    bool share = v < 1 || (v == 1 && memchr(text, '.', n));
-    v = share ? v * (double)p->steps : v;
-    *when = v >= (double)p->steps ? p->steps : v < 0 ? 0 : (int64_t)v;
+    when->share = memchr(text, '.', n);
     for (at += n; is_space(p->source[at]); at++)
         ;
     return p->source[at] == ']' ? at + 1 : 0;
@@ -154,7 +157,7 @@ static size_t parse_when(const parser *p, size_t at, int64_t *when)
 static size_t parse_switch(parser *p, chain *c, chain first, size_t open, size_t at,
                            int depth)
 {
-    int64_t when;
+    moment when;
     chain second = empty;
     size_t end = parse_when(p, at, &when);
     if (end) {
@@ -251,7 +254,16 @@ static chain parse(parser *p)
     return all;
 }
 
-/* Write what a list says in a step, counted from 1. */
+/* The last step of a pass that reads what a SWITCH begins with; 0: none does. */
+static int64_t last_of_first(const parser *p, const node *v, int pass)
+{
+    int64_t steps = p->steps.steps[pass], before = pass ? p->steps.steps[0] : 0;
+    double when =
+        v->when.share ? (v->when.v - pass) * (double)steps : v->when.v - (double)before;
+    return when >= (double)steps ? steps : when < 0 ? 0 : (int64_t)when;
+}
+
+/* Write what a list says in a step of the pass, counted from 1. */
 static char *write_list(const parser *p, int i, int64_t step, char *out)
 {
     for (; i >= 0; i = p->nodes[i].next) {
@@ -260,7 +272,8 @@ static char *write_list(const parser *p, int i, int64_t step, char *out)
             memcpy(out, p->source + v->from, v->to - v->from);
             out += v->to - v->from;
         } else if (v->kind == SWITCH) {
-            out = write_list(p, step <= v->when ? v->first : v->second, step, out);
+            bool first = step <= last_of_first(p, v, p->steps.pass);
+            out = write_list(p, first ? v->first : v->second, step, out);
         } else {
             int options = 0, option = v->first;
             for (int k = option; k >= 0; k = p->nodes[k].next)
@@ -277,33 +290,37 @@ static char *write_list(const parser *p, int i, int64_t step, char *out)
 static bool changes_after(const parser *p, int64_t step)
 {
     for (int i = 0; i < p->n; i++)
-        if (p->nodes[i].kind == SWITCH && p->nodes[i].when == step)
+        if (p->nodes[i].kind == SWITCH &&
+            last_of_first(p, &p->nodes[i], p->steps.pass) == step)
             return true;
     return p->cycles;
 }
 
-/* Tell of what no step reads. */
+/* Tell of what no step of any pass reads. */
 static void note_unread(const parser *p, dr_reading *r)
 {
+    const int64_t *steps = p->steps.steps;
+    int64_t all = steps[0] + steps[1], longest = steps[steps[1] > steps[0]];
+    int last = steps[1] > 0;
     for (int i = 0; i < p->n; i++) {
         const node *v = &p->nodes[i];
         const char *text = p->source + v->from;
         int options = 0, n = shown(text, v->to - v->from);
         for (int k = v->kind == CYCLE ? v->first : -1; k >= 0; k = p->nodes[k].next)
             options++;
-        if (v->kind == SWITCH && v->when >= p->steps && v->second >= 0)
+        if (v->kind == SWITCH && v->second >= 0 && last_of_first(p, v, last) == steps[last])
             dr_note(r,
                     "%.*s changes after the last of %lld steps; what it changes to has no "
                     "effect",
-                    n, text, (long long)p->steps);
-        else if (v->kind == SWITCH && v->when == 0 && v->first >= 0)
+                    n, text, (long long)all);
+        else if (v->kind == SWITCH && v->first >= 0 && !last_of_first(p, v, 0))
             dr_note(r,
                     "%.*s changes before the first of %lld steps; what it begins with has "
                     "no effect",
-                    n, text, (long long)p->steps);
-        else if (options > p->steps)
+                    n, text, (long long)all);
+        else if (options > longest)
             dr_note(r, "%.*s has %d texts for %lld steps; the last ones have no effect", n,
-                    text, options, (long long)p->steps);
+                    text, options, (long long)longest);
     }
 }
 
@@ -318,9 +335,10 @@ static int find_text(const dr_prompt *v, const char *text)
 static dr_status collect(dr_prompt *out, const parser *p, int list, dr_reading *r,
                          dr_err *err)
 {
+    int64_t steps = p->steps.steps[p->steps.pass];
     size_t size = strlen(p->source) + 1;
     char *text = dr_arena_alloc(r->mem, size);
-    for (int64_t i = 0; i < p->steps; i++) {
+    for (int64_t i = 0; i < steps; i++) {
         if (!text)
             return no_memory(err);
         if (i > 0 && !changes_after(p, i)) {
@@ -334,7 +352,7 @@ static dr_status collect(dr_prompt *out, const parser *p, int list, dr_reading *
             return dr_fail_field(err, DR_EINVAL, r->field,
                                  "%s: comes to more than %d different texts over %lld "
                                  "steps; use fewer [a|b]",
-                                 r->field, DR_PROMPT_TEXTS_MAX, (long long)p->steps);
+                                 r->field, DR_PROMPT_TEXTS_MAX, (long long)steps);
         out->at[i] = out->n;
         out->text[out->n++] = text;
         text = dr_arena_alloc(r->mem, size);
@@ -342,12 +360,13 @@ static dr_status collect(dr_prompt *out, const parser *p, int list, dr_reading *
     return DR_OK;
 }
 
-dr_status dr_prompt_read(dr_prompt *out, dr_reading *r, const char *source, int64_t steps,
-                         dr_err *err)
+dr_status dr_prompt_read(dr_prompt *out, dr_reading *r, const char *source,
+                         dr_prompt_steps steps, dr_err *err)
 {
     bool scheduled = strchr(source, '[') != NULL;
+    size_t count = (size_t)steps.steps[steps.pass];
     parser p = { .source = source, .steps = steps };
-    *out = (dr_prompt){ .at = dr_arena_alloc(r->mem, (size_t)steps * sizeof *out->at) };
+    *out = (dr_prompt){ .at = dr_arena_alloc(r->mem, count * sizeof *out->at) };
     out->text =
         dr_arena_alloc(r->mem, (scheduled ? DR_PROMPT_TEXTS_MAX : 1) * sizeof *out->text);
     if (scheduled) /* each node stands for a character of its own: OPTIONs for [ and |, a

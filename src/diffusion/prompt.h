@@ -10,9 +10,10 @@
 /* The language of prompts, as A1111's web UI has it.
  *
  * First the steps: [from:to:when], [to:when] and [from::when] change the text after step
- * `when`, a share of the steps when below 1 (or 1.0), else a number of steps; [a|b|c] reads
+ * `when`, with a point in it a share of the steps, else a number of steps; [a|b|c] reads
  * one after the other, a step each. They nest, and may stand in and hold weights. What does
- * not parse so is text.
+ * not parse so is text. With a second pass shares from 1.0 to 2.0 are of its steps, numbers
+ * count on into it, and [a|b|c] begins anew.
  *
  * Then each text's weights: (a) 1.1, [a] 1/1.1, (a:1.3) 1.3, multiplied where they nest; an
  * opened bracket that is never closed reaches to the end, a closing one that was never
@@ -43,9 +44,16 @@ typedef struct {
     int *at; /* [steps]: the text of step i, from 0 */
 } dr_prompt;
 
-/* DR_EINVAL: more than DR_PROMPT_TEXTS_MAX texts. */
+/* The passes of a job, and the one that a prompt is read for. */
+typedef struct {
+    int64_t steps[2]; /* of each; 0: there is no second */
+    int pass;
+} dr_prompt_steps;
+
+/* The texts over the steps of a pass; the notes are the same for each. DR_EINVAL: more than
+ * DR_PROMPT_TEXTS_MAX texts. */
 DR_MUST_USE dr_status dr_prompt_read(dr_prompt *out, dr_reading *r, const char *source,
-                                     int64_t steps, dr_err *err);
+                                     dr_prompt_steps steps, dr_err *err);
 
 /* A stretch of a text with one weight, or a BREAK. */
 typedef struct {

@@ -4,6 +4,8 @@
 #include "image/png.h"
 #include "image/webp.h"
 
+#include <strings.h>
+
 static const dr_image_format formats[] = {
     [DR_FORMAT_WEBP] = { "webp", "image/webp", "webp", 16383, dr_webp_encode },
     [DR_FORMAT_PNG] = { "png", "image/png", "png", 65535, dr_png_encode },
@@ -13,6 +15,14 @@ static const dr_image_format formats[] = {
 const dr_image_format *dr_image_format_of(dr_format format)
 {
     return &formats[format];
+}
+
+const dr_image_format *dr_image_format_named(const char *name)
+{
+    for (size_t i = 0; i < DR_COUNT(formats); i++)
+        if (!strcasecmp(name, formats[i].name) || !strcasecmp(name, formats[i].extension))
+            return &formats[i];
+    return NULL;
 }
 
 dr_image_opts dr_image_output(const dr_job *job, const char *parameters)

@@ -34,6 +34,8 @@ typedef struct {
 
 /* A format's row. Never NULL. */
 const dr_image_format *dr_image_format_of(dr_format format);
+/* The row whose name or extension that is, in either case; NULL: none. */
+const dr_image_format *dr_image_format_named(const char *name);
 
 /* What a job asks for, with DR_IMAGE_EFFORT. parameters is borrowed; may be NULL. */
 dr_image_opts dr_image_output(const dr_job *job, const char *parameters);

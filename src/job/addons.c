@@ -101,12 +101,12 @@ static dr_status put(dr_fill *f, dr_value *map, const char *name, const char *p,
 static const char *const list_order[] = { "name", "strength", "text_strength" };
 static const char *const tag_order[] = { "name", "text_strength", "strength" };
 
-/* A1111's order; a single number is for both parts. */
+/* A1111's order; a number in front of te= is the other part's. */
 static const char *const *order_in_tag(const char *p, size_t n)
 {
     const char *colon = memchr(p, ':', n);
     const char *second = colon ? memchr(colon + 1, ':', (size_t)(p + n - colon - 1)) : NULL;
-    return second && strncmp(second + 1, "te=", 3) ? tag_order : list_order;
+    return second && !strncmp(second + 1, "te=", 3) ? list_order : tag_order;
 }
 
 /* Append a LoRA written as "name" and up to two numbers, in n bytes. */
@@ -199,6 +199,19 @@ dr_status dr_set_lora_scale(dr_fill *f, const dr_row *r, const dr_value *v, cons
     return dr_set_float(&own, r, v, as);
 }
 
+/* Append the LoRA of a tag, with A1111's defaults: the text encoder's part is as strong as
+ * any without a strength, the UNet's as the text encoder's. */
+static dr_status add_lora_tag(dr_fill *f, const char *inside, size_t n)
+{
+    dr_status st = add_lora_text(f, order_in_tag(inside, n), inside, n);
+    if (st)
+        return st;
+    dr_lora_ref *l = &f->job->loras[f->job->n_loras - 1];
+    l->text_strength = isnan(l->text_strength) ? f->more->lora_scale : l->text_strength;
+    l->strength = isnan(l->strength) ? l->text_strength : l->strength;
+    return DR_OK;
+}
+
 /* Take <lora:...> out of a prompt, as A1111 does: what stood around it stays. */
 static dr_status take_tags(dr_fill *f, dr_job_field field, const char **prompt)
 {
@@ -218,7 +231,7 @@ static dr_status take_tags(dr_fill *f, dr_job_field field, const char **prompt)
                           ": %s at byte %zu has no \">\"; close it or take it out", head,
                           at);
         size_t n = (size_t)(end - inside);
-        dr_status st = add_lora_text(f, order_in_tag(inside, n), inside, n);
+        dr_status st = add_lora_tag(f, inside, n);
         if (st) {
             dr_err_wrap(f->err, "%s: %s...> at byte %zu", name, head, at);
             if (f->err)

@@ -96,6 +96,25 @@ dr_status dr_loader_open(dr_loader *l, dr_dev *dev, dr_pool *pool, const char *c
     return DR_OK;
 }
 
+dr_status dr_loader_open_component(dr_loader *l, dr_dev *dev, dr_pool *pool,
+                                   const char *model, const char *component,
+                                   const char *stem, dr_err *err)
+{
+    char dir[DR_PATH_MAX], path[DR_PATH_MAX];
+    dr_json *config = NULL;
+    dr_status st;
+    if ((st = dr_path_join(dir, model, component, err)) ||
+        (st = dr_path_join(path, dir, "config.json", err)) ||
+        (st = dr_json_read(&config, path, err)))
+        return st;
+    st = dr_loader_open(l, dev, pool, component, dir, stem, err);
+    if (st)
+        dr_json_free(config);
+    else
+        l->config = config;
+    return st;
+}
+
 dr_digest dr_loader_digest(dr_loader *l)
 {
     dr_hash *h = dr_hash_new();
@@ -148,6 +167,7 @@ dr_status dr_loader_close(dr_loader *l, dr_err *err)
     if (l->dev)
         dr_mem_free(l->dev, l->staging);
     dr_weights_close(l->files);
+    dr_json_free(l->config);
     if (l->err.code && err)
         *err = l->err;
     dr_status st = l->err.code;

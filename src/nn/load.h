@@ -24,6 +24,7 @@ typedef struct {
 typedef struct {
     dr_dev *dev;
     dr_weights *files;
+    dr_json *config;       /* of a component's folder; NULL: opened without */
     const char *component; /* "unet", for messages */
     dr_err err;
     dr_mem *staging; /* one tensor as it is in the file */
@@ -53,6 +54,11 @@ DR_MUST_USE dr_status dr_pool_take(dr_pool *p, size_t bytes, size_t still_to_com
 DR_MUST_USE dr_status dr_loader_open(dr_loader *l, dr_dev *dev, dr_pool *pool,
                                      const char *component, const char *dir,
                                      const char *stem, dr_err *err);
+/* The same of the folder model/component, with its config.json in l->config until l is
+ * closed. */
+DR_MUST_USE dr_status dr_loader_open_component(dr_loader *l, dr_dev *dev, dr_pool *pool,
+                                               const char *model, const char *component,
+                                               const char *stem, dr_err *err);
 /* A digest of names, shapes and samples of the data: tells weights apart. */
 dr_digest dr_loader_digest(dr_loader *l);
 /* Close, and tell whether all went well: l->err, or tensors in the file that nothing used

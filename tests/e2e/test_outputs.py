@@ -8,7 +8,7 @@ import subprocess
 import pytest
 from PIL import Image, PngImagePlugin, TiffImagePlugin  # noqa: F401
 
-from conftest import P, darkroom
+from conftest import P, ROOT, darkroom
 
 PROMPT = "a (large:1.2) red circle, \"bold\" on a blue background"
 JOB = {"prompt": PROMPT, "negative_prompt": "a star, line\nand another", "steps": 4, "seed": 9,
@@ -163,6 +163,51 @@ def test_generate_writes_every_format_and_the_sheet(tmp_path):
         for name in ("darkroom-5", "darkroom-6", "darkroom-5-sheet"):
             with Image.open(tmp_path / f"{name}.{ending}") as picture:
                 assert picture.format == pillow
+
+
+FORMATS = {"a.png": "PNG", "a.JPEG": "JPEG", "a.jpg": "JPEG", "a.webp": "WEBP", "a": "WEBP"}
+CHEAP = ("a red circle", "--steps", "1", "--size", "64x64")
+
+
+def test_generate_follows_the_ending(tmp_path):
+    for name, pillow in FORMATS.items():
+        done = darkroom("generate", *CHEAP, "-o", name, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        with Image.open(tmp_path / name) as picture:
+            assert picture.format == pillow
+    done = darkroom("generate", *CHEAP, "-o", "a.tmp", "--format", "jpg", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    with Image.open(tmp_path / "a.tmp") as picture:
+        assert picture.format == "JPEG"
+
+
+def test_submit_follows_the_ending(redis, tmp_path):
+    done = darkroom("submit", *CHEAP, "--redis", redis.url, "-o", "a.png", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.format == "PNG"
+
+
+@pytest.mark.parametrize("command", ["generate", "submit"])
+@pytest.mark.parametrize("options, part", [
+    (["-o", "a.gif"], "must be .webp, .png, .jpg or .jpeg"),
+    (["-o", "a.png", "--format", "jpeg"], "--output a.png contradicts --format jpeg"),
+    (["-o", "a.png", "--field", "output_format=webp"], "--output a.png contradicts"),
+])
+def test_endings_that_cannot_be(tmp_path, command, options, part):
+    done = darkroom(command, *CHEAP, *options, cwd=tmp_path)
+    assert done.returncode == 64 and part in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_with_a_comma_in_its_name(tmp_path):
+    name = 'mine, "the: second"'
+    (tmp_path / name).symlink_to(ROOT / "tests/golden/tiny-sd1/model")
+    done = darkroom("generate", *CHEAP, "--model", name, "-o", "a.png", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    with Image.open(tmp_path / "a.png") as picture:
+        said = a1111_parse(a1111_text(picture))
+    assert said["Model"] == name and said["Size"] == "64x64"
 
 
 def test_submit_saves_the_sheet_too(redis, tmp_path):

@@ -15,26 +15,24 @@
 typedef struct {
     golden *g;
     dr_model *model, *other; /* demo; tiny-sd1, of other channels and groups */
+    dr_dev_info *info, real; /* what the device says, for a test to change */
 } fixture;
 
 static int setup(void **state)
 {
-    golden *g = golden_open("tests/golden/demo");
-    fixture *f = *state = dr_arena_alloc(g->mem, sizeof *f);
-    golden_device(g);
-    f->g = g;
-    f->model = golden_model(g, "contrib/demo-model/model");
-    f->other = golden_model(g, "tests/golden/tiny-sd1/model");
+    fixture *f = golden_begin(state, "tests/golden/demo", sizeof *f);
+    f->model = golden_keep(f->g, golden_model(f->g, GOLDEN_DEMO));
+    f->other = golden_keep(f->g, golden_model(f->g, GOLDEN_TINY));
+    f->info = (dr_dev_info *)dr_dev_describe(f->g->dev);
+    f->real = *f->info;
     return 0;
 }
 
-static int teardown(void **state)
+static int restore_device(void **state)
 {
     fixture *f = *state;
-    void *g = f->g;
-    dr_model_close(f->model);
-    dr_model_close(f->other);
-    return golden_teardown(&g);
+    *f->info = f->real;
+    return 0;
 }
 
 /* --- both ways --- */
@@ -157,13 +155,12 @@ static void small_tiles(dr_model *m)
 }
 
 /* A device beside the host, with so many percent of what the plan needs beside weights. */
-static void shrink_device(dr_model *m, const dr_plan *plan, uint64_t percent)
+static void shrink_device(fixture *f, const dr_plan *plan, uint64_t percent)
 {
-    dr_dev_info *info = (dr_dev_info *)dr_dev_describe(m->dev);
-    info->shares_host = false;
-    info->memory_bytes =
-        dr_pool_bytes(m->pool) + (uint64_t)plan->peak_bytes * percent / 100;
-    small_tiles(m);
+    f->info->shares_host = false;
+    f->info->memory_bytes =
+        dr_pool_bytes(f->model->pool) + (uint64_t)plan->peak_bytes * percent / 100;
+    small_tiles(f->model);
 }
 
 /* Too little memory, too small buffers: the picture is the same, also that of a job which
@@ -171,8 +168,6 @@ static void shrink_device(dr_model *m, const dr_plan *plan, uint64_t percent)
 static void small_devices_take_bands(void **state)
 {
     fixture *f = *state;
-    dr_dev_info *info = (dr_dev_info *)dr_dev_describe(f->g->dev);
-    const dr_dev_info before = *info;
     dr_map init;
     dr_err err = { 0 };
     assert_int_equal(dr_map_open(&init, "tests/golden/starts/demo-model.png", &err), DR_OK);
@@ -196,15 +191,14 @@ static void small_devices_take_bands(void **state)
         assert_int_equal(whole.band_rows, 0);
         outcome want = run(f, &job);
         if (cases[i].percent)
-            shrink_device(f->model, &whole, cases[i].percent);
+            shrink_device(f, &whole, cases[i].percent);
         if (cases[i].alloc)
-            info->max_alloc_bytes = cases[i].alloc;
+            f->info->max_alloc_bytes = cases[i].alloc;
         small_tiles(f->model);
-        dr_status st = dr_plan_make(&part, f->model, &job, &err);
-        outcome have = st ? (outcome){ 0 } : run(f, &job);
-        *info = before;
-        if (st)
+        if (dr_plan_make(&part, f->model, &job, &err))
             fail_msg("%zu: %s", i, err.message);
+        outcome have = run(f, &job);
+        *f->info = f->real;
         print_message("%zu: %d rows at once, %zu of %zu KiB\n", i, (int)part.band_rows,
                       (size_t)part.peak_bytes >> 10, (size_t)whole.peak_bytes >> 10);
         assert_true(part.band_rows > 0);
@@ -218,41 +212,31 @@ static void small_devices_take_bands(void **state)
 static void the_host_has_limits_too(void **state)
 {
     fixture *f = *state;
-    dr_dev_info *info = (dr_dev_info *)dr_dev_describe(f->g->dev);
-    const dr_dev_info before = *info;
     dr_job job = large_job();
     dr_plan plan;
     dr_err err = { 0 };
     small_tiles(f->model);
     assert_int_equal(dr_plan_make(&plan, f->model, &job, &err), DR_OK);
-    shrink_device(f->model, &plan, 40);
-    info->shares_host = true;
-    dr_status shared = dr_plan_make(&plan, f->model, &job, &err);
+    shrink_device(f, &plan, 40);
+    f->info->shares_host = true;
+    assert_int_equal(dr_plan_make(&plan, f->model, &job, &err), DR_ENOMEM);
     assert_non_null(strstr(err.message, "the device has"));
-    info->shares_host = false;
-    info->host_bytes = (uint64_t)320 * 256 * 64 * 4; /* two layers at full size */
-    dr_status beside = dr_plan_make(&plan, f->model, &job, &err);
-    info->host_bytes *= 2;
-    dr_status enough = dr_plan_make(&plan, f->model, &job, &err);
-    *info = before;
-    assert_int_equal(shared, DR_ENOMEM);
-    assert_int_equal(beside, DR_ENOMEM);
-    assert_int_equal(enough, DR_OK);
+    f->info->shares_host = false;
+    f->info->host_bytes = (uint64_t)320 * 256 * 64 * 4; /* two layers at full size */
+    assert_int_equal(dr_plan_make(&plan, f->model, &job, &err), DR_ENOMEM);
     assert_non_null(strstr(err.message, "the host can spare 15 MiB"));
+    f->info->host_bytes *= 2;
+    assert_int_equal(dr_plan_make(&plan, f->model, &job, &err), DR_OK);
 }
 
 static void what_fits_in_no_way_is_refused(void **state)
 {
     fixture *f = *state;
-    dr_dev_info *info = (dr_dev_info *)dr_dev_describe(f->g->dev);
-    const dr_dev_info before = *info;
     dr_job job = large_job();
     dr_plan plan;
     dr_err err = { 0 };
-    info->memory_bytes = dr_pool_bytes(f->model->pool) + 1000000;
-    dr_status st = dr_plan_make(&plan, f->model, &job, &err);
-    *info = before;
-    assert_int_equal(st, DR_ENOMEM);
+    f->info->memory_bytes = dr_pool_bytes(f->model->pool) + 1000000;
+    assert_int_equal(dr_plan_make(&plan, f->model, &job, &err), DR_ENOMEM);
     assert_non_null(strstr(err.message, "320 x 256 needs"));
 }
 
@@ -275,10 +259,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(equals_the_whole),
-        cmocka_unit_test(small_devices_take_bands),
-        cmocka_unit_test(the_host_has_limits_too),
-        cmocka_unit_test(what_fits_in_no_way_is_refused),
+        cmocka_unit_test_teardown(small_devices_take_bands, restore_device),
+        cmocka_unit_test_teardown(the_host_has_limits_too, restore_device),
+        cmocka_unit_test_teardown(what_fits_in_no_way_is_refused, restore_device),
         cmocka_unit_test(a_setting_forces_them),
     };
-    return cmocka_run_group_tests_name("bands", tests, setup, teardown);
+    return cmocka_run_group_tests_name("bands", tests, setup, golden_end);
 }

@@ -22,12 +22,9 @@ typedef struct {
 
 static int setup(void **state, const char *dir)
 {
-    golden *g = golden_open(dir);
-    fixture *f = *state = dr_arena_alloc(g->mem, sizeof *f);
-    golden_device(g);
-    f->g = g;
-    f->path = dr_json_get_string(g->cases, "model", "");
-    f->model = golden_model(g, f->path);
+    fixture *f = golden_begin(state, dir, sizeof *f);
+    f->path = dr_json_get_string(f->g->cases, "model", "");
+    f->model = golden_keep(f->g, golden_model(f->g, f->path));
     return 0;
 }
 
@@ -39,14 +36,6 @@ static int setup_demo(void **state)
 static int setup_tiny(void **state)
 {
     return setup(state, "tests/golden/tiny-sd1");
-}
-
-static int teardown(void **state)
-{
-    fixture *f = *state;
-    void *g = f->g;
-    dr_model_close(f->model);
-    return golden_teardown(&g);
 }
 
 /* --- running --- */
@@ -741,6 +730,6 @@ int main(void)
         cmocka_unit_test(nothing_done_nothing_kept),
         cmocka_unit_test(bad_checkpoints_are_left_aside),
     };
-    return cmocka_run_group_tests_name("demo", demo, setup_demo, teardown) +
-           cmocka_run_group_tests_name("tiny-sd1", tiny, setup_tiny, teardown);
+    return cmocka_run_group_tests_name("demo", demo, setup_demo, golden_end) +
+           cmocka_run_group_tests_name("tiny-sd1", tiny, setup_tiny, golden_end);
 }

@@ -66,13 +66,10 @@ static void load_net(fixture *f, int i)
 static int setup(void **state)
 {
     dr_err err = { 0 };
-    golden *g = golden_open("tests/golden/control");
-    fixture *f = *state = dr_arena_alloc(g->mem, sizeof *f);
-    golden_device(g);
-    f->g = g;
+    fixture *f = golden_begin(state, "tests/golden/control", sizeof *f);
     snprintf(f->dir, sizeof f->dir, "/tmp/darkroom-control.XXXXXX");
     assert_non_null(mkdtemp(f->dir));
-    if (golden_load(g, dr_json_get_string(g->cases, "model", ""), &err))
+    if (golden_load(f->g, dr_json_get_string(f->g->cases, "model", ""), &err))
         fail_msg("%s", err.message);
     for (int i = 0; i < NETS; i++)
         load_net(f, i);
@@ -82,9 +79,8 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     fixture *f = *state;
-    void *g = f->g;
     golden_remove_model(f->dir);
-    return golden_teardown(&g);
+    return golden_end(state);
 }
 
 /* --- one call of the fixtures --- */

@@ -62,17 +62,14 @@ static dr_model *open_model(fixture *f, const char *memory_mb)
 
 static int setup(void **state)
 {
-    golden *g = golden_open("tests/golden/control");
-    fixture *f = *state = dr_arena_alloc(g->mem, sizeof *f);
-    const dr_json *config = dr_json_get(g->cases, "config");
-    golden_device(g);
-    f->g = g;
+    fixture *f = golden_begin(state, "tests/golden/control", sizeof *f);
+    const dr_json *config = dr_json_get(f->g->cases, "config");
     snprintf(f->dir, sizeof f->dir, "/tmp/darkroom-controls.XXXXXX");
     assert_non_null(mkdtemp(f->dir));
     control_write(in_dir(f, "net0"), "first", config);
     control_write(in_dir(f, "net1"), "second", config);
     for (int i = 2; i < NETS; i++)
-        assert_int_equal(symlink("net1", in_dir(f, dr_arena_printf(g->mem, "net%d", i))),
+        assert_int_equal(symlink("net1", in_dir(f, dr_arena_printf(f->g->mem, "net%d", i))),
                          0);
     dr_json *wide = changed(f, "\"cross_attention_dim\":48");
     control_write(in_dir(f, "wide"), "wide", wide);
@@ -85,18 +82,16 @@ static int setup(void **state)
     dr_json_free(flat);
     assert_int_equal(dr_file_write(in_dir(f, "single.safetensors"), "x", 1, NULL), DR_OK);
     draw(&f->picture);
-    f->model = open_model(f, "0");
+    f->model = golden_keep(f->g, open_model(f, "0"));
     return 0;
 }
 
 static int teardown(void **state)
 {
     fixture *f = *state;
-    void *g = f->g;
-    dr_model_close(f->model);
     dr_buf_free(&f->picture);
     golden_remove_model(f->dir);
-    return golden_teardown(&g);
+    return golden_end(state);
 }
 
 /* --- running --- */
@@ -287,7 +282,8 @@ static void bad_ones_are_refused_with_a_reason(void **state)
         dr_status status;
         const char *says, *and;
     } rows[] = {
-        { "nowhere", DR_ENOTFOUND, "nowhere", "no folder" },
+        { "nowhere", DR_ENOTFOUND, "\"nowhere\": no such ControlNet; there are: flat, ",
+          ", narrow, net0, net1, " },
         { "../control", DR_EINVAL, "name of a folder", "" },
         { ".", DR_EINVAL, "name of a folder", "" },
         { "", DR_EINVAL, "name of a folder", "" },
@@ -310,7 +306,7 @@ static void bad_ones_are_refused_with_a_reason(void **state)
     run(f, &good); /* and nothing is left of them */
     assert_int_equal(dr_conf_set(&f->g->conf, "control.dir", "", NULL), DR_OK);
     dr_model *m = golden_model(f->g, dr_json_get_string(f->g->cases, "model", ""));
-    assert_refused(f, m, &good, DR_ENOTFOUND, "set control.dir", "net0");
+    assert_refused(f, m, &good, DR_ENOTFOUND, "control.dir is not set", "net0");
     dr_model_close(m);
 }
 

@@ -21,22 +21,10 @@ typedef struct {
 
 static int setup(void **state)
 {
-    golden *g = golden_open("tests/golden/hires");
-    fixture *f = *state = dr_arena_alloc(g->mem, sizeof *f);
-    golden_device(g);
-    f->g = g;
-    f->model[TINY] = golden_model(g, "tests/golden/tiny-sd1/model");
-    f->model[DEMO] = golden_model(g, "contrib/demo-model/model");
+    fixture *f = golden_begin(state, "tests/golden/hires", sizeof *f);
+    f->model[TINY] = golden_keep(f->g, golden_model(f->g, GOLDEN_TINY));
+    f->model[DEMO] = golden_keep(f->g, golden_model(f->g, GOLDEN_DEMO));
     return 0;
-}
-
-static int teardown(void **state)
-{
-    fixture *f = *state;
-    void *g = f->g;
-    for (int i = 0; i < MODELS; i++)
-        dr_model_close(f->model[i]);
-    return golden_teardown(&g);
 }
 
 static dr_job hires_job(const dr_json *item)
@@ -162,6 +150,32 @@ static void several_equal_each_alone(void **state)
     }
 }
 
+/* 6 steps, then 5 of 10: what changes in the second pass, and when. */
+static void prompts_go_on_in_the_second_pass(void **state)
+{
+    fixture *f = *state;
+    static const struct {
+        const char *prompt, *same;
+    } cases[] = {
+        { "[a castle:a ship:0.0]", "a ship" },
+        { "[a castle:a ship:2.0]", "a castle" },
+        { "[a castle:a ship:6]", "[a castle:a ship:1.0]" },
+        { "[a castle:a ship:8]", "[a castle:a ship:1.5]" },
+        { "[a castle:a ship:3]", "[a castle:a ship:0.5]" },
+    };
+    outcome made[DR_COUNT(cases)];
+    for (size_t i = 0; i < DR_COUNT(cases); i++) {
+        dr_job job = job_of(f, 1);
+        job.prompt = cases[i].prompt;
+        made[i] = run(f, TINY, &job);
+        job.prompt = cases[i].same;
+        outcome same = run(f, TINY, &job);
+        assert_memory_equal(made[i].rgb[0], same.rgb[0], outcome_bytes(&same));
+        for (size_t k = 0; k < i; k++)
+            assert_true(memcmp(made[i].rgb[0], made[k].rgb[0], outcome_bytes(&same)));
+    }
+}
+
 /* --- stopped and resumed --- */
 
 static outcome stopped(fixture *f, const dr_job *job, int64_t steps)
@@ -250,6 +264,12 @@ static void bad_second_passes_are_refused(void **state)
     assert_string_equal(err.field, "hires.scale");
     assert_string_equal(err.message, "hires.scale 2.1: 1024 x 64 becomes 2152 x 136, sides "
                                      "end at 2048; at most 2");
+    job = job_of(f, 0);
+    job.sampler = DR_SAMPLER_LCM;
+    job.hires.steps = 60;
+    assert_int_equal(dr_plan_make(&plan, f->model[TINY], &job, &err), DR_EINVAL);
+    assert_string_equal(err.field, "hires.steps");
+    assert_string_equal(err.message, "hires.steps 60: must be 1..50 for this model");
 }
 
 static void jobs_of_two_passes_stay_alone(void **state)
@@ -270,10 +290,11 @@ int main(void)
         cmocka_unit_test(off_is_one_pass),
         cmocka_unit_test(philox_draws_anew),
         cmocka_unit_test(several_equal_each_alone),
+        cmocka_unit_test(prompts_go_on_in_the_second_pass),
         cmocka_unit_test(resumed_equals_uninterrupted),
         cmocka_unit_test(a_checkpoint_of_another_second_pass_is_left_aside),
         cmocka_unit_test(bad_second_passes_are_refused),
         cmocka_unit_test(jobs_of_two_passes_stay_alone),
     };
-    return cmocka_run_group_tests_name("hires", tests, setup, teardown);
+    return cmocka_run_group_tests_name("hires", tests, setup, golden_end);
 }

@@ -28,26 +28,16 @@ typedef struct {
 
 static int setup(void **state)
 {
-    golden *g = golden_open("tests/golden/lora");
-    fixture *f = *state = dr_arena_alloc(g->mem, sizeof *f);
-    golden_device(g);
+    fixture *f = golden_begin(state, "tests/golden/lora", sizeof *f);
+    golden *g = f->g;
     assert_int_equal(dr_conf_set(&g->conf, "lora.dir", "tests/golden/lora", NULL), DR_OK);
-    f->g = g;
-    f->model = golden_model(g, dr_json_get_string(g->cases, "model", ""));
+    f->model = golden_keep(g, golden_model(g, dr_json_get_string(g->cases, "model", "")));
     f->prompt = dr_json_get_string(g->cases, "prompt", NULL);
     f->sample = golden_of(g, g->cases, "sample");
     f->timestep = dr_json_get_number(g->cases, "timestep", 0);
     f->count = golden_count(f->sample);
     f->out = dr_arena_alloc(g->mem, f->count * sizeof *f->out);
     return 0;
-}
-
-static int teardown(void **state)
-{
-    fixture *f = *state;
-    void *g = f->g;
-    dr_model_close(f->model);
-    return golden_teardown(&g);
 }
 
 /* --- running --- */
@@ -494,7 +484,7 @@ static void other_shapes_are_refused(void **state)
 {
     fixture *f = *state;
     fixture other = *f;
-    other.model = golden_model(f->g, "contrib/demo-model/model");
+    other.model = golden_model(f->g, GOLDEN_DEMO);
     assert_refused(
         &other, &(dr_lora_ref){ "peft", 1, 1 }, 1, DR_EMODEL, "loras[0].name",
         "LoRA peft: unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1."
@@ -649,7 +639,7 @@ static void the_demo_draws_outlines(void **state)
     static const char *const names[] = { "outline", "outline-kohya" };
     static const double strengths[] = { 0, 0.8, 1.2 };
     assert_int_equal(dr_conf_set(&g->conf, "lora.dir", "", NULL), DR_OK);
-    fixture demo = { .g = g, .model = golden_model(g, "contrib/demo-model/model") };
+    fixture demo = { .g = g, .model = golden_model(g, GOLDEN_DEMO) };
     for (size_t i = 0; i < DR_COUNT(prompts); i++)
         for (size_t s = 0; s < DR_COUNT(strengths); s++) {
             const dr_lora_ref lora = { names[i], strengths[s], NAN };
@@ -692,5 +682,5 @@ int main(void)
         cmocka_unit_test(keys_without_a_place_are_told),
         cmocka_unit_test(the_demo_draws_outlines),
     };
-    return cmocka_run_group_tests_name("lora", tests, setup, teardown);
+    return cmocka_run_group_tests_name("lora", tests, setup, golden_end);
 }

@@ -43,24 +43,12 @@ static dr_picture_ref read_file(golden *g, const char *path)
 
 static int setup(void **state)
 {
-    golden *g = golden_open("tests/golden/starts");
-    fixture *f = *state = dr_arena_alloc(g->mem, sizeof *f);
-    golden_device(g);
-    f->g = g;
-    f->tiny = golden_model(g, "tests/golden/tiny-sd1/model");
-    f->demo = golden_model(g, "contrib/demo-model/model");
-    f->init = read_file(g, "tests/golden/starts/tiny-sd1.png");
-    f->mask = read_file(g, "tests/golden/starts/tiny-sd1-mask.png");
+    fixture *f = golden_begin(state, "tests/golden/starts", sizeof *f);
+    f->tiny = golden_keep(f->g, golden_model(f->g, GOLDEN_TINY));
+    f->demo = golden_keep(f->g, golden_model(f->g, GOLDEN_DEMO));
+    f->init = read_file(f->g, "tests/golden/starts/tiny-sd1.png");
+    f->mask = read_file(f->g, "tests/golden/starts/tiny-sd1-mask.png");
     return 0;
-}
-
-static int teardown(void **state)
-{
-    fixture *f = *state;
-    void *g = f->g;
-    dr_model_close(f->tiny);
-    dr_model_close(f->demo);
-    return golden_teardown(&g);
 }
 
 /* --- pictures --- */
@@ -725,5 +713,5 @@ int main(void)
         cmocka_unit_test(resumed_equals_uninterrupted),
         cmocka_unit_test(other_pictures_are_other_jobs),
     };
-    return cmocka_run_group_tests_name("pictures", tests, setup, teardown);
+    return cmocka_run_group_tests_name("pictures", tests, setup, golden_end);
 }

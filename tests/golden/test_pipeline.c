@@ -19,11 +19,9 @@ typedef struct {
 
 static int setup(void **state, const char *dir)
 {
-    golden *g = golden_open(dir);
-    fixture *f = *state = dr_arena_alloc(g->mem, sizeof *f);
-    golden_device(g);
-    f->g = g;
-    f->model = golden_model(g, dr_json_get_string(g->cases, "model", ""));
+    fixture *f = golden_begin(state, dir, sizeof *f);
+    const char *path = dr_json_get_string(f->g->cases, "model", "");
+    f->model = golden_keep(f->g, golden_model(f->g, path));
     return 0;
 }
 
@@ -35,14 +33,6 @@ static int setup_demo(void **state)
 static int setup_tiny(void **state)
 {
     return setup(state, "tests/golden/tiny-sd1");
-}
-
-static int teardown(void **state)
-{
-    fixture *f = *state;
-    void *g = f->g;
-    dr_model_close(f->model);
-    return golden_teardown(&g);
 }
 
 /* --- running a job --- */
@@ -337,6 +327,6 @@ int main(void)
         cmocka_unit_test(stops_within_one_step),
         cmocka_unit_test(nan_is_a_failure_not_a_picture),
     };
-    return cmocka_run_group_tests_name("demo", demo, setup_demo, teardown) +
-           cmocka_run_group_tests_name("tiny-sd1", tiny, setup_tiny, teardown);
+    return cmocka_run_group_tests_name("demo", demo, setup_demo, golden_end) +
+           cmocka_run_group_tests_name("tiny-sd1", tiny, setup_tiny, golden_end);
 }

@@ -12,7 +12,6 @@
  * previews a job gets. */
 
 #define LIMIT 1e-5
-#define DEMO  "contrib/demo-model/model"
 
 typedef struct {
     golden *g;
@@ -24,7 +23,7 @@ static dr_status open_with(golden *g, const char *entry, const char *what, dr_mo
                            dr_err *err)
 {
     char dir[] = "/tmp/darkroom-model.XXXXXX", at[DR_PATH_MAX], from[DR_PATH_MAX];
-    golden_link_model(dir, DEMO, NULL);
+    golden_link_model(dir, GOLDEN_DEMO, NULL);
     snprintf(at, sizeof at, "%s/%s", dir, entry);
     assert_non_null(getcwd(from, sizeof from));
     size_t n = strlen(from);
@@ -37,27 +36,16 @@ static dr_status open_with(golden *g, const char *entry, const char *what, dr_mo
 
 static int setup(void **state)
 {
-    golden *g = golden_open("tests/golden/taesd");
-    fixture *f = *state = dr_arena_alloc(g->mem, sizeof *f);
+    fixture *f = golden_begin(state, "tests/golden/taesd", sizeof *f);
     dr_err err = { 0 };
-    golden_device(g);
-    f->g = g;
-    f->plain = golden_model(g, DEMO);
-    if (open_with(g, "taesd", "model", &f->tiny, &err) ||
-        open_with(g, "taesd_decoder.safetensors", "original/taesd_decoder.safetensors",
+    f->plain = golden_keep(f->g, golden_model(f->g, GOLDEN_DEMO));
+    if (open_with(f->g, "taesd", "model", &f->tiny, &err) ||
+        open_with(f->g, "taesd_decoder.safetensors", "original/taesd_decoder.safetensors",
                   &f->original, &err))
         fail_msg("%s", err.message);
+    golden_keep(f->g, f->tiny);
+    golden_keep(f->g, f->original);
     return 0;
-}
-
-static int teardown(void **state)
-{
-    fixture *f = *state;
-    void *g = f->g;
-    dr_model_close(f->plain);
-    dr_model_close(f->tiny);
-    dr_model_close(f->original);
-    return golden_teardown(&g);
 }
 
 /* --- the decoder --- */
@@ -325,5 +313,5 @@ int main(void)
         cmocka_unit_test(the_plan_knows_their_memory_and_work),
         cmocka_unit_test(a_decoder_that_does_not_fit_is_left_out),
     };
-    return cmocka_run_group_tests_name("previews", tests, setup, teardown);
+    return cmocka_run_group_tests_name("previews", tests, setup, golden_end);
 }

@@ -29,22 +29,10 @@ static dr_model *open_model(golden *g, const char *path, const char *embeddings)
 
 static int setup(void **state)
 {
-    golden *g = golden_open("tests/golden/prompts");
-    fixture *f = *state = dr_arena_alloc(g->mem, sizeof *f);
-    golden_device(g);
-    f->g = g;
-    f->tiny = open_model(g, "tests/golden/tiny-sd1/model", EMBEDDINGS);
-    f->demo = open_model(g, "contrib/demo-model/model", EMBEDDINGS);
+    fixture *f = golden_begin(state, "tests/golden/prompts", sizeof *f);
+    f->tiny = golden_keep(f->g, open_model(f->g, GOLDEN_TINY, EMBEDDINGS));
+    f->demo = golden_keep(f->g, open_model(f->g, GOLDEN_DEMO, EMBEDDINGS));
     return 0;
-}
-
-static int teardown(void **state)
-{
-    fixture *f = *state;
-    void *g = f->g;
-    dr_model_close(f->tiny);
-    dr_model_close(f->demo);
-    return golden_teardown(&g);
 }
 
 /* --- embeddings of texts --- */
@@ -524,7 +512,7 @@ static void bad_files_are_refused(void **state)
     fixture *f = *state;
     char dir[] = "/tmp/darkroom-embeddings.XXXXXX", path[DR_PATH_MAX];
     assert_non_null(mkdtemp(dir));
-    dr_model *m = open_model(f->g, "tests/golden/tiny-sd1/model", dir);
+    dr_model *m = open_model(f->g, GOLDEN_TINY, dir);
     outcome o;
     dr_err err = { 0 };
     for (size_t i = 0; i < DR_COUNT(rows); i++) {
@@ -567,9 +555,8 @@ static void a_missing_folder_is_told(void **state)
     dr_model *m = NULL;
     dr_err err = { 0 };
     assert_int_equal(dr_conf_set(&f->g->conf, "embeddings.dir", "/nowhere", NULL), DR_OK);
-    assert_int_equal(dr_model_open(&m, f->g->dev, "tests/golden/tiny-sd1/model",
-                                   &f->g->conf, NULL, NULL, &err),
-                     DR_EIO);
+    assert_int_equal(
+        dr_model_open(&m, f->g->dev, GOLDEN_TINY, &f->g->conf, NULL, NULL, &err), DR_EIO);
     assert_string_equal(err.field, "embeddings.dir");
     assert_null(m);
 }
@@ -582,7 +569,7 @@ static void changed_vectors_count(void **state)
     assert_non_null(mkdtemp(dir));
     vector_file v = { "emb_params", "F32", 2, 40, 0.5f, false };
     write_vectors(dir, "mood.safetensors", &v);
-    own.tiny = open_model(f->g, "tests/golden/tiny-sd1/model", dir);
+    own.tiny = open_model(f->g, GOLDEN_TINY, dir);
     dr_job job = short_job(f, "a castle, mood");
     outcome before = run(&own, &job), half = stopped(&own, &job, 2);
     v.value = -0.5f;
@@ -679,5 +666,5 @@ int main(void)
         cmocka_unit_test(changed_vectors_count),
         cmocka_unit_test(any_prompt_makes_rows),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, setup, golden_end);
 }

@@ -70,7 +70,7 @@ static dr_model *open_nine(golden *g)
 {
     static const char weights[] = "diffusion_pytorch_model.safetensors";
     char dir[] = "/tmp/darkroom-model.XXXXXX", from[DR_PATH_MAX], to[DR_PATH_MAX];
-    golden_link_model(dir, "tests/golden/tiny-sd1/model", "unet");
+    golden_link_model(dir, GOLDEN_TINY, "unet");
     snprintf(to, sizeof to, "%s/unet", dir);
     assert_int_equal(dr_mkdirs(to, NULL), DR_OK);
     snprintf(from, sizeof from, "tests/golden/tiny-sd1/model/unet/%s", weights);
@@ -85,23 +85,11 @@ static dr_model *open_nine(golden *g)
 
 static int setup(void **state)
 {
-    golden *g = golden_open(DIR);
-    fixture *f = *state = dr_arena_alloc(g->mem, sizeof *f);
-    golden_device(g);
-    f->g = g;
-    f->model[TINY] = golden_model(g, "tests/golden/tiny-sd1/model");
-    f->model[DEMO] = golden_model(g, "contrib/demo-model/model");
-    f->model[NINE] = open_nine(g);
+    fixture *f = golden_begin(state, DIR, sizeof *f);
+    f->model[TINY] = golden_keep(f->g, golden_model(f->g, GOLDEN_TINY));
+    f->model[DEMO] = golden_keep(f->g, golden_model(f->g, GOLDEN_DEMO));
+    f->model[NINE] = golden_keep(f->g, open_nine(f->g));
     return 0;
-}
-
-static int teardown(void **state)
-{
-    fixture *f = *state;
-    void *g = f->g;
-    for (int i = 0; i < MODELS; i++)
-        dr_model_close(f->model[i]);
-    return golden_teardown(&g);
 }
 
 /* --- jobs --- */
@@ -178,5 +166,5 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(equals_diffusers),
     };
-    return cmocka_run_group_tests_name("starts", tests, setup, teardown);
+    return cmocka_run_group_tests_name("starts", tests, setup, golden_end);
 }

@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "diffusion/pipeline.h"
 
 #include <dirent.h>
 #include <math.h>
@@ -39,6 +40,8 @@ void golden_close(golden *g)
 {
     if (!g)
         return;
+    for (int i = 0; i < g->n_kept; i++)
+        dr_model_close(g->kept[i]);
     dr_pool_free(g->pool);
     dr_dev_close(g->dev);
     dr_weights_close(g->stages);
@@ -95,24 +98,24 @@ void golden_device(golden *g)
         must(dr_dev_open(&g->dev, &g->conf, &err), "device", &err);
 }
 
-static void load_clip(golden *g, dr_loader *l, const dr_json *config)
+static void load_clip(golden *g, dr_loader *l)
 {
-    dr_clip_load(&g->clip, l, config, g->mem);
+    dr_clip_load(&g->clip, l, l->config, g->mem);
 }
 
-static void load_unet(golden *g, dr_loader *l, const dr_json *config)
+static void load_unet(golden *g, dr_loader *l)
 {
-    dr_unet_load(&g->unet, l, config, g->mem);
+    dr_unet_load(&g->unet, l, l->config, g->mem);
 }
 
-static void load_vae(golden *g, dr_loader *l, const dr_json *config)
+static void load_vae(golden *g, dr_loader *l)
 {
-    dr_vae_load(&g->vae, l, config, g->mem);
+    dr_vae_load(&g->vae, l, l->config, g->mem);
 }
 
 static const struct {
     const char *folder, *stem;
-    void (*load)(golden *g, dr_loader *l, const dr_json *config);
+    void (*load)(golden *g, dr_loader *l);
 } components[] = {
     { "text_encoder", "model", load_clip },
     { "unet", "diffusion_pytorch_model", load_unet },
@@ -121,21 +124,13 @@ static const struct {
 
 static dr_status load(golden *g, size_t i, const char *path, dr_err *err)
 {
-    char dir[DR_PATH_MAX], file[DR_PATH_MAX];
-    dr_json *config = NULL;
     dr_loader l;
-    dr_status st;
-    if ((st = dr_path_join(dir, path, components[i].folder, err)) ||
-        (st = dr_path_join(file, dir, "config.json", err)) ||
-        (st = dr_json_read(&config, file, err)) ||
-        (st = dr_loader_open(&l, g->dev, g->pool, components[i].folder, dir,
-                             components[i].stem, err)))
-        goto done;
-    components[i].load(g, &l, config);
-    st = dr_loader_close(&l, err);
-done:
-    dr_json_free(config);
-    return st;
+    dr_status st = dr_loader_open_component(&l, g->dev, g->pool, path, components[i].folder,
+                                            components[i].stem, err);
+    if (st)
+        return st;
+    components[i].load(g, &l);
+    return dr_loader_close(&l, err);
 }
 
 dr_status golden_load(golden *g, const char *path, dr_err *err)
@@ -181,6 +176,22 @@ int golden_teardown(void **state)
     print_message("largest relative L2: %.3g\n", g->worst);
     golden_close(g);
     return 0;
+}
+
+void *golden_begin(void **state, const char *dir, size_t size)
+{
+    golden *g = golden_open(dir);
+    golden **f = *state = dr_arena_alloc(g->mem, size);
+    assert_non_null(f);
+    golden_device(g);
+    *f = g;
+    return f;
+}
+
+int golden_end(void **state)
+{
+    void *g = *(golden **)*state;
+    return golden_teardown(&g);
 }
 
 /* --- comparisons --- */

@@ -19,6 +19,10 @@
  * fails through cmocka, so that a test reads without error branches. Paths are relative to
  * the repository's root, where the tests run. */
 
+#define GOLDEN_TINY "tests/golden/tiny-sd1/model"
+#define GOLDEN_DEMO "contrib/demo-model/model"
+#define GOLDEN_KEPT 4
+
 /* A folder of fixtures and, after golden_load, its model on the device. */
 typedef struct {
     dr_json *cases;
@@ -30,8 +34,10 @@ typedef struct {
     dr_clip clip;
     dr_unet unet;
     dr_vae vae;
-    dr_text_kv *kv; /* [unet.n_kv] */
-    double worst;   /* largest difference that was accepted */
+    dr_text_kv *kv;                     /* [unet.n_kv] */
+    struct dr_model *kept[GOLDEN_KEPT]; /* models to be closed with it */
+    int n_kept;
+    double worst; /* largest difference that was accepted */
 } golden;
 
 /* A fixture's floats, channels-last whatever the file's order was. */
@@ -50,6 +56,12 @@ void golden_device(golden *g);
 /* Load the components of the model folder `path`; errors are returned. The device is used
  * when it is open; without it only names and shapes are checked. */
 DR_MUST_USE dr_status golden_load(golden *g, const char *path, dr_err *err);
+
+/* Begin the state of a test program, a struct of `size` bytes whose first member is
+ * `golden *g`: it is in the arena of the fixtures of dir, whose device is open. golden_end,
+ * a group teardown, closes them. */
+void *golden_begin(void **state, const char *dir, size_t size);
+int golden_end(void **state);
 
 /* cmocka group fixtures: *state becomes the fixtures and the loaded model of
  * contrib/demo-model or of tests/golden/tiny-sd1. */

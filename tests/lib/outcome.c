@@ -35,6 +35,7 @@ static void on_progress(void *ctx, const dr_progress *p)
     assert_int_equal(o->ends, 0);
     assert_true(p->step >= o->last.step && p->step <= p->steps);
     assert_true(isfinite(p->it_s) && isfinite(p->eta_s) && p->eta_s >= 0);
+    assert_int_equal(p->it_s > 0, p->phase == DR_PHASE_DENOISE);
     if (p->phase == DR_PHASE_DENOISE && !o->first.step)
         o->first = *p;
     o->calls += p->phase == DR_PHASE_DENOISE;
@@ -127,6 +128,12 @@ dr_model *golden_model(golden *g, const char *path)
     if (dr_model_open(&m, g->dev, path, &g->conf, NULL, NULL, &err))
         fail_msg("%s: %s", path, err.message);
     return m;
+}
+
+dr_model *golden_keep(golden *g, dr_model *m)
+{
+    assert_true(g->n_kept < GOLDEN_KEPT);
+    return g->kept[g->n_kept++] = m;
 }
 
 dr_job golden_job(const dr_json *item)

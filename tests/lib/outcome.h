@@ -55,6 +55,8 @@ dr_status outcome_try(dr_model *m, const dr_job *job, outcome *o, dr_err *err);
 
 /* The model folder, opened on g's device. */
 dr_model *golden_model(golden *g, const char *path);
+/* Close m with g; returns m. */
+dr_model *golden_keep(golden *g, dr_model *m);
 
 /* A job as the fixtures' cases describe it. */
 dr_job golden_job(const dr_json *item);

@@ -172,6 +172,9 @@ static void test_tags(void **state)
         { "<lora:x:0.5:unet=2>", "", 1, "x", 2, 0.5 },
         { "<lora:x:unet=2:te=0.5>", "", 1, "x", 2, 0.5 },
         { "<lora:b:2><lora:x:te=0:unet=-1>", "", 2, "x", -1, 0 },
+        { "<lora:x:te=0.5>", "", 1, "x", 0.5, 0.5 },
+        { "<lora:x:unet=0.5>", "", 1, "x", 0.5, 1 },
+        { "<lora:x:0.5:te=0.25>", "", 1, "x", 0.5, 0.25 },
         { "<lora:x:1e-1>", "", 1, "x", 0.1, 0.1 },
         { "gr\xc3\xbcn <lora:\xc3\xbc:1>!", "gr\xc3\xbcn !", 1, "\xc3\xbc", 1, 1 },
         { "a lora:x:1 <hypernet:x:1> <LORA:x:1>", "a lora:x:1 <hypernet:x:1> <LORA:x:1>", 0,
@@ -197,6 +200,10 @@ static void test_tags(void **state)
     assert_int_equal(t->job->n_loras, 2);
     assert_lora(t, 0, "l", 0.3, 0.3);
     assert_lora(t, 1, "n", 0.5, 0.5);
+    assert_int_equal(
+        decode_json(t, "{'prompt':'<lora:t><lora:u:unet=2>','lora_scale':0.3}"), DR_OK);
+    assert_lora(t, 0, "t", 0.3, 0.3);
+    assert_lora(t, 1, "u", 2, 0.3);
     dr_field twice[] = { { "prompt", "<lora:p>", 8 }, { "prompt", "<lora:p>", 8 } };
     assert_int_equal(decode(t, twice, 2), DR_OK);
     assert_int_equal(t->job->n_loras, 1);
@@ -211,7 +218,7 @@ static void test_bad_tags(void **state)
         { "<lora:x:1> b <lora:", "<lora: at byte 13 has no" },
         { "<lora:>", "<lora:...> at byte 0: loras[0].name: empty" },
         { "b <lora:x:y>",
-          "prompt: <lora:...> at byte 2: loras[0].strength \"y\": must be a" },
+          "prompt: <lora:...> at byte 2: loras[0].text_strength \"y\": must be a" },
         { "<lora:x:>", "must be a number in -10..10" },
         { "<lora:x:11>", "must be a number in -10..10" },
         { "<lora:x:1:2:3>", "must be name:text_strength:strength" },

@@ -84,11 +84,13 @@ static const struct {
       "75:fantasy landscape with a lake and an oak in background masterful\n"
       "100:fantasy landscape with a lake and a christmas tree in background masterful",
       NULL },
-    /* Numbers: a share below 1 and 1.0, steps from 1 on; shares are rounded down. */
+    /* Numbers: with a point a share, rounded down, without one steps. */
     { "[a:b:0.999]", 10, "9:a\n10:b", NULL },
     { "[a:b:1.0]", 10, "10:a", "changes after the last of 10 steps" },
     { "[a:b:1]", 10, "1:a\n10:b", NULL },
-    { "[a:b:2.7]", 10, "2:a\n10:b", NULL },
+    { "[a:b:2.7]", 10, "10:a", "changes after the last of 10 steps" },
+    { "[a:b:1.]", 10, "10:a", "changes after the last of 10 steps" },
+    { "[a:b:0.]", 10, "10:b", "changes before the first" },
     { "[a:b:+4]", 10, "4:a\n10:b", NULL },
     { "[a:b:-1]", 10, "10:b", "changes before the first of 10 steps" },
     { "[a:b:0]", 10, "10:b", "[a:b:0] changes before the first" },
@@ -127,25 +129,63 @@ static const struct {
     { "[|]", 5, "5:", NULL },
 };
 
+/* The second pass of so many steps. */
+static const struct {
+    const char *source;
+    int64_t steps, second;
+    const char *schedule, *note;
+} seconds[] = {
+    /* A1111's documentation. */
+    { "a [b:.5] c", 10, 10, "10:a b c", NULL },
+    { "a [b:1.5] c", 10, 10, "5:a  c\n10:a b c", NULL },
+    /* Numbers count on. */
+    { "[a:b:15]", 10, 20, "5:a\n20:b", NULL },
+    { "[a:b:10]", 10, 20, "20:b", NULL },
+    { "[a:b:7]", 10, 20, "20:b", NULL },
+    { "[a:b:1.0]", 10, 20, "20:b", NULL },
+    { "[a:b:1.999]", 10, 20, "19:a\n20:b", NULL },
+    { "[a:b:2.0]", 10, 20, "20:a", "changes after the last of 30 steps" },
+    { "[a:b:30]", 10, 20, "20:a", "changes after the last of 30 steps" },
+    { "[a:b:0]", 10, 20, "20:b", "changes before the first of 30 steps" },
+    /* Cycles begin anew. */
+    { "[a|b]", 3, 2, "1:a\n2:b", NULL },
+    { "[a|b|c]", 3, 2, "1:a\n2:b", NULL },
+    { "[[a:b:1.5]|c]", 9, 4, "1:a\n2:c\n3:b\n4:c", NULL },
+    { "a cat", 10, 20, "20:a cat", NULL },
+};
+
+static void check_schedule(kit *k, const char *source, dr_prompt_steps steps,
+                           const char *schedule, const char *note)
+{
+    char have[1024];
+    dr_err err = { 0 };
+    dr_prompt p;
+    dr_reading *r = reading(k);
+    assert_int_equal(dr_prompt_read(&p, r, source, steps, &err), DR_OK);
+    schedule_text(have, sizeof have, &p, steps.steps[steps.pass]);
+    if (strcmp(have, schedule) != 0)
+        fail_msg("%s:\n%s\ninstead of\n%s", source, have, schedule);
+    if (r->n != (note != NULL) || (r->n && !strstr(r->note[0], note)))
+        fail_msg("%s: %d notes, \"%s\"", source, r->n, r->n ? r->note[0] : "");
+}
+
 static void texts_of_each_step(void **state)
 {
-    kit *k = *state;
-    for (size_t i = 0; i < sizeof schedules / sizeof *schedules; i++) {
-        char have[1024];
-        dr_err err = { 0 };
-        dr_prompt p;
-        dr_reading *r = reading(k);
-        assert_int_equal(
-            dr_prompt_read(&p, r, schedules[i].source, schedules[i].steps, &err), DR_OK);
-        schedule_text(have, sizeof have, &p, schedules[i].steps);
-        if (strcmp(have, schedules[i].schedule) != 0)
-            fail_msg("%s:\n%s\ninstead of\n%s", schedules[i].source, have,
-                     schedules[i].schedule);
-        if (r->n != (schedules[i].note != NULL) ||
-            (r->n && !strstr(r->note[0], schedules[i].note)))
-            fail_msg("%s: %d notes, \"%s\"", schedules[i].source, r->n,
-                     r->n ? r->note[0] : "");
-    }
+    for (size_t i = 0; i < sizeof schedules / sizeof *schedules; i++)
+        check_schedule(*state, schedules[i].source,
+                       (dr_prompt_steps){ .steps = { schedules[i].steps } },
+                       schedules[i].schedule, schedules[i].note);
+    for (size_t i = 0; i < sizeof seconds / sizeof *seconds; i++)
+        check_schedule(*state, seconds[i].source,
+                       (dr_prompt_steps){ .steps = { seconds[i].steps, seconds[i].second },
+                                          .pass = 1 },
+                       seconds[i].schedule, seconds[i].note);
+}
+
+static dr_status read_over(dr_prompt *out, dr_reading *r, const char *source, int64_t steps,
+                           dr_err *err)
+{
+    return dr_prompt_read(out, r, source, (dr_prompt_steps){ .steps = { steps } }, err);
 }
 
 /* Equal texts are one, however often they come. */
@@ -153,8 +193,7 @@ static void texts_are_told_apart_once(void **state)
 {
     kit *k = *state;
     dr_prompt p;
-    assert_int_equal(dr_prompt_read(&p, reading(k), "[a|b|a] [c:d:500]", 1000, NULL),
-                     DR_OK);
+    assert_int_equal(read_over(&p, reading(k), "[a|b|a] [c:d:500]", 1000, NULL), DR_OK);
     assert_int_equal(p.n, 4);
     assert_string_equal(p.text[p.at[0]], "a c");
     assert_string_equal(p.text[p.at[1]], "b c");
@@ -169,12 +208,12 @@ static void too_many_texts_are_refused(void **state)
     dr_prompt p;
     static const char most[] = "[a|b|c|d|e|f|g|h][1|2|3|4|5|6|7]"; /* 56 */
     static const char more[] = "[a|b|c|d|e|f|g|h][1|2|3|4|5|6|7|8|9]";
-    assert_int_equal(dr_prompt_read(&p, reading(k), most, 1000, &err), DR_OK);
+    assert_int_equal(read_over(&p, reading(k), most, 1000, &err), DR_OK);
     assert_int_equal(p.n, 56);
-    assert_int_equal(dr_prompt_read(&p, reading(k), more, 1000, &err), DR_EINVAL);
+    assert_int_equal(read_over(&p, reading(k), more, 1000, &err), DR_EINVAL);
     assert_string_equal(err.field, "prompt");
     assert_non_null(strstr(err.message, "more than 64 different texts over 1000 steps"));
-    assert_int_equal(dr_prompt_read(&p, reading(k), more, 64, &err), DR_OK);
+    assert_int_equal(read_over(&p, reading(k), more, 64, &err), DR_OK);
 }
 
 /* --- weights --- */
@@ -285,7 +324,7 @@ static void notes_are_bounded(void **state)
         memcpy(long_part + 2 + 2 * i, "\xc3\xa9", 2);
     memcpy(long_part + 122, ":b:30]", 7);
     r = reading(k);
-    assert_int_equal(dr_prompt_read(&p, r, long_part, 10, NULL), DR_OK);
+    assert_int_equal(read_over(&p, r, long_part, 10, NULL), DR_OK);
     assert_int_equal(r->n, 1);
     assert_true(dr_utf8_valid(r->note[0], strlen(r->note[0]), NULL));
 }
@@ -326,7 +365,7 @@ static void any_text_can_be_read(void **state)
                       &x);
         dr_reading *r = reading(k);
         int64_t steps = 1 + next_random(&x) % 7;
-        assert_int_equal(dr_prompt_read(&p, r, source, steps, NULL), DR_OK);
+        assert_int_equal(read_over(&p, r, source, steps, NULL), DR_OK);
         assert_true(p.n >= 1 && p.n <= steps);
         for (int64_t i = 0; i < steps; i++)
             assert_true(p.at[i] >= 0 && p.at[i] < p.n);
@@ -362,7 +401,7 @@ static void plain_text_stays_plain(void **state)
             while (strchr("()[]\\", source[i]));
         source[len] = 0;
         dr_reading *r = reading(k);
-        assert_int_equal(dr_prompt_read(&p, r, source, 20, NULL), DR_OK);
+        assert_int_equal(read_over(&p, r, source, 20, NULL), DR_OK);
         assert_int_equal(p.n, 1);
         assert_string_equal(p.text[0], source);
         assert_int_equal(dr_prompt_weigh(&s, &n, r, p.text[0], NULL), DR_OK);
@@ -400,7 +439,7 @@ static void long_prompts_end(void **state)
         for (size_t at = 0; at + n < sizeof source; at += n)
             memcpy(source + at, worst[i], n);
         dr_reading *r = reading(k);
-        assert_int_equal(dr_prompt_read(&p, r, source, 1000, NULL), DR_OK);
+        assert_int_equal(read_over(&p, r, source, 1000, NULL), DR_OK);
         assert_int_equal(dr_prompt_weigh(&s, &count, r, p.text[0], NULL), DR_OK);
     }
 }
