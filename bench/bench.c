@@ -177,7 +177,7 @@ static dr_status time_subject(bench *b, const char *model, const subject *s, int
     if (st)
         return st;
     dr_run_reset(&b->run, false);
-    if ((st = dr_profile_start(b->dev, err)))
+    if ((st = dr_profile_start(b->dev, NULL, NULL, err)))
         return st;
     double start = dr_now_s(), flops;
     s->call(b, size, batch);
@@ -336,7 +336,6 @@ int main(int argc, char **argv)
                         "[--batch ROWS] [--calls N] [--json FILE] [--only demo|full]\n");
         return 2;
     }
-    setenv("DR_PROFILE", "1", 1); /* before the device is opened */
     dr_status st = run_all(&b, &o, &err);
     if (st)
         fprintf(stderr, "bench: %s\n", err.message);
