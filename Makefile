@@ -87,7 +87,7 @@ asan: ## all tests under address and undefined behaviour sanitizers
 	$(MAKE) --no-print-directory B=build/asan CFLAGS="-O1 -g -fsanitize=address,undefined -fno-omit-frame-pointer" all tests
 	sh contrib/run-tests.sh build/asan
 
-bench: ## where the time of pictures goes, how it grows (BENCH_OPTIONS=--full-width)
+bench: ## where the time of pictures goes, how it grows, a plot (BENCH_OPTIONS=--full-width)
 	sh contrib/deps.sh test
 	$(MAKE) --no-print-directory all $(B)/bench/bench
 	sh bench/run.sh $(B) $(BENCH_OPTIONS)

@@ -5,7 +5,8 @@ usage: run.py BUILD [--full-width] [--runs N] [--size PIXELS] [--calls N]
 One process a measurement (build/bench/bench), one after the other. For each model: the cases
 by phase, time against batch, size and threads with the exponent of the power law through it,
 what the cache of text embeddings and batches save, and a UNet call and a decode by operation.
-The tables go to stdout, they and all samples to BUILD/bench/results.json. Exit 1 when a denoising loop allocated memory on the host.
+The tables go to stdout, they and all samples to BUILD/bench/results.json; bench/plot.py
+draws them. Exit 1 when a denoising loop allocated memory on the host.
 """
 import argparse
 import json

@@ -1,9 +1,21 @@
 #!/bin/sh
-# make bench: tables on stdout, the same with all samples in BUILD/bench/results.json. Options
-# go to bench/run.py. usage: run.sh BUILD [option…]
+# make bench: tables on stdout, the same with all samples in BUILD/bench/results.json, and a
+# picture of them, BUILD/bench/results.png. Options go to bench/run.py. matplotlib comes from
+# PyPI into BUILD/bench/plot-venv. usage: run.sh BUILD [option…]
 set -eu
 build="${1:?usage: run.sh BUILD [option…]}"
 shift
 cd "$(dirname "$0")/.."
 mkdir -p "$build/cache"
 python3 -B bench/run.py "$build" "$@"
+
+venv="$build/bench/plot-venv"
+requirements=bench/requirements.txt
+if ! cmp -s "$requirements" "$venv/requirements.txt"; then
+    rm -rf "$venv"
+    python3 -m venv "$venv"
+    "$venv/bin/pip" install -q -r "$requirements"
+    cp "$requirements" "$venv/requirements.txt"
+fi
+"$venv/bin/python" -B bench/plot.py "$build/bench/results.json" "$build/bench/results.png"
+echo "$build/bench/results.png"
