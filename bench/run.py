@@ -62,7 +62,7 @@ class Bench:
         self.build = build
         self.env = {k: v for k, v in os.environ.items() if not k.startswith("DARKROOM_")}
         self.env["XDG_CACHE_HOME"] = str(build / "cache")
-        self.host = {}
+        self.host = {"load": os.getloadavg()[0]}
 
     def run(self, command, model, n_threads=None, quiet=True, **options):
         """One process' JSON. n_threads: of PoCL's CPU device."""
@@ -79,7 +79,7 @@ class Bench:
             sys.exit(f"bench {command}: exit {p.returncode}")
         told = json.loads(out.read_text())
         out.unlink()
-        self.host = self.host or {k: told[k] for k in ("device", "platform", "driver", "type")}
+        self.host.update({k: told[k] for k in ("device", "platform", "driver", "type")})
         print(p.stdout, end="", flush=True, file=sys.stderr if quiet else sys.stdout)
         return told
 
@@ -155,14 +155,18 @@ def table(head, rows):
                                for i, (c, w) in enumerate(zip(row, width))).rstrip())
 
 
+def ms(seconds):
+    return f"{seconds * 1e3:.1f}"
+
+
 def tell(result):
     first = result["cases"][0]
-    print(f"\n{result['title']}, {first['size']}x{first['size']}, "
-          f"{len(first['runs'])} runs each; phases: median")
-    table(["case", "steps", "total p50", "p95", *PHASES, "launches a step", "allocations",
-           "device MiB", "resident MiB"],
-          [[r["case"], r["steps"], number(r["p50"]["total"]), number(r["p95"]["total"]),
-            *(number(r["p50"][p]) for p in PHASES), r["step_launches"], r["loop_allocations"],
+    print(f"\n{result['title']}, {first['size']}x{first['size']}, {len(first['runs'])} runs "
+          "each; milliseconds, of the phases the medians")
+    table(["case", "steps", "p50", "p95", *PHASES, "launches/step", "allocations",
+           "device MiB", "RSS MiB"],
+          [[r["case"], r["steps"], ms(r["p50"]["total"]), ms(r["p95"]["total"]),
+            *(ms(r["p50"][p]) for p in PHASES), r["step_launches"], r["loop_allocations"],
             f"{r['device_peak_bytes'] / MIB:.0f}", f"{r['peak_rss_bytes'] / MIB:.0f}"]
            for r in result["cases"]])
     one = result["scaling"][0]["rows"][0]
@@ -201,9 +205,12 @@ def main():
     for model in ["demo", "sd15"] if args.full_width else ["demo"]:
         results[model] = measure(bench, model, MODELS[model], args)
         tell(results[model])
+    host = bench.host
+    print(f"\n{host['device']}, {host['platform']} {host['driver']}; "
+          f"the machine's load before: {host['load']:.1f}")
     path = bench.build / "bench/results.json"
-    path.write_text(json.dumps({"host": bench.host, "models": results}, indent=1) + "\n")
-    print(f"\n{path}")
+    path.write_text(json.dumps({"host": host, "models": results}, indent=1) + "\n")
+    print(path)
     bad = allocations(results)
     return f"{bad} host allocations in denoising loops; there must be none" if bad else 0
 
