@@ -66,7 +66,7 @@ $(B)/tests/%: $(B)/tests/%.o $(TEST_LIB) $(B)/libdarkroom.a
 	$(call say,LINK)
 	$(Q)$(CC) $(CFLAGS) -o $@ $^ $(PKG_LIBS) -lcmocka
 
-tests: $(TEST_BIN)
+tests: $(TEST_BIN) $(B)/bench/bench
 
 test: ## install what is missing, run unit, ops, golden and end-to-end tests
 	sh contrib/deps.sh test
@@ -93,10 +93,10 @@ asan: ## all tests under address and undefined behaviour sanitizers
 	$(MAKE) --no-print-directory B=build/asan CFLAGS="-O1 -g -fsanitize=address,undefined -fno-omit-frame-pointer" all tests
 	sh contrib/run-tests.sh build/asan
 
-bench: ## time per UNet call and decode by operation
-	sh contrib/deps.sh build
+bench: ## where the time of pictures goes, how it grows, a plot (BENCH_OPTIONS=--full-width)
+	sh contrib/deps.sh test
 	$(MAKE) --no-print-directory all $(B)/bench/bench
-	sh bench/run.sh $(B)
+	sh bench/run.sh $(B) $(BENCH_OPTIONS)
 
 bench-queue: ## what the queue costs a job, beside asynq and BullMQ (installs Go and Node)
 	sh contrib/deps.sh test

@@ -1,42 +1,26 @@
-/* Where the time goes: milliseconds of a UNet call and of a decode by operation, for the
- * demo model and for Stable Diffusion 1.5's full width.
+/* Where the time goes. One measurement a process, so that its memory is its own;
+ * bench/run.py makes a plan of them.
  *
- * usage: bench [--full DIR] [--size PIXELS] [--batch ROWS] [--calls N] [--json FILE]
- *              [--only demo|full]
- * DIR: where the full-width model is, or is made with random weights. */
-#include "base/arena.h"
+ * usage: bench ops|case [option VALUE]…
+ * ops   milliseconds of a UNet call and of a decode by operation
+ *       [--batch ROWS] [--calls N]
+ * case  seconds of whole jobs by phase
+ *       [--name txt2img|txt2img_lora|img2img|inpaint] [--images N] [--steps N] [--runs N]
+ *       [--warm RUNS that are not counted] [--fresh 1: a new prompt each time]
+ * both  [--model demo|sd15] [--dir DIR] [--size PIXELS] [--json FILE]
+ * sd15 is Stable Diffusion 1.5's full width with random weights, made in DIR if need be. */
+#include "bench.h"
+
 #include "base/clock.h"
 #include "base/file.h"
-#include "dev/dev.h"
-#include "diffusion/pipeline.h"
-#include "nn/unet.h"
-#include "nn/vae.h"
+#include "base/log.h"
 #include "synth.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define TEXT_TOKENS 77
-#define MIB         ((size_t)1 << 20)
-
-typedef struct {
-    const char *full, *json, *only;
-    int64_t size, batch, calls;
-} options;
-
-typedef struct {
-    dr_conf conf;
-    dr_dev *dev;
-    dr_run run;
-    dr_arena *mem;
-    dr_pool *pool;
-    dr_unet unet;
-    dr_vae vae;
-    dr_text_kv *kv;
-    dr_buf rows; /* JSON objects so far */
-} bench;
+#define MIB ((size_t)1 << 20)
 
 /* --- loading --- */
 
@@ -62,180 +46,32 @@ static dr_status load(bench *b, const char *model, const char *name,
     return dr_loader_close(&l, err);
 }
 
-static dr_status model_open(bench *b, const char *path, dr_err *err)
+dr_status bench_parts_open(bench *b, dr_err *err)
 {
     dr_status st;
     double start = dr_now_s();
-    b->unet = (dr_unet){ 0 };
-    b->vae = (dr_vae){ 0 };
     if (!(b->mem = dr_arena_new()) || !(b->pool = dr_pool_new(b->dev)))
         return dr_fail(err, DR_ENOMEM, "out of memory");
-    if ((st = load(b, path, "unet", load_unet, err)) ||
-        (st = load(b, path, "vae", load_vae, err)) || (st = dr_finish(b->dev, err)))
+    if ((st = load(b, b->path, "unet", load_unet, err)) ||
+        (st = load(b, b->path, "vae", load_vae, err)) || (st = dr_finish(b->dev, err)))
         return st;
     if (!(b->kv = dr_arena_alloc(b->mem, (size_t)b->unet.n_kv * sizeof *b->kv)))
         return dr_fail(err, DR_ENOMEM, "out of memory");
-    printf("\n%s: %.1f MiB of weights in %.1f s\n", path,
+    printf("%s: %.1f MiB of weights in %.1f s\n", b->path,
            (double)dr_pool_bytes(b->pool) / (double)MIB, dr_now_s() - start);
+    dr_run_init(&b->run, b->dev, (size_t)b->conf.device.attention_tile_mb * MIB,
+                (size_t)b->conf.device.conv_tile_mb * MIB);
     return DR_OK;
 }
 
-static void model_close(bench *b)
+void bench_parts_close(bench *b)
 {
     dr_run_free(&b->run);
     dr_pool_free(b->pool);
     dr_arena_free(b->mem);
-    b->pool = NULL;
-    b->mem = NULL;
 }
 
-/* --- what is timed --- */
-
-/* Latents for pictures of size × size and what the model makes of them. */
-static void call_unet(bench *b, int64_t size, int64_t batch)
-{
-    dr_run *r = &b->run;
-    int64_t side = size / b->vae.factor;
-    dr_tensor text = dr_new(r, batch > 1 ? 2 : 1, TEXT_TOKENS, 1, b->unet.text_c);
-    dr_tensor x = dr_new(r, (batch + 1) / 2, side, side, b->unet.in_c);
-    op_fill(r, text, 0.25f);
-    op_fill(r, x, 0.5f);
-    dr_unet_read_text(r, &b->unet, text, b->kv);
-    const dr_unet_call call = { .x = x, .batch = batch, .in_scale = 1, .timestep = 500 };
-    dr_unet_forward(r, &b->unet, &call, b->kv);
-}
-
-static void call_decode(bench *b, int64_t size, int64_t batch)
-{
-    dr_run *r = &b->run;
-    int64_t side = size / b->vae.factor;
-    (void)batch;
-    dr_tensor x = dr_new(r, 1, side, side, b->vae.latent_c);
-    op_fill(r, x, 0.5f);
-    dr_vae_decode(r, &b->vae, x);
-}
-
-typedef struct {
-    const char *name;
-    void (*call)(bench *b, int64_t size, int64_t batch);
-} subject;
-
-static const subject subjects[] = { { "unet", call_unet }, { "decode", call_decode } };
-
-/* Sizes the run's memory by a dry run, then gives the best of `calls` times. */
-static dr_status best_time(bench *b, const subject *s, int64_t size, int64_t batch,
-                           int64_t calls, double *best, dr_err *err)
-{
-    dr_status st;
-    *best = INFINITY;
-    dr_run_reset(&b->run, true);
-    s->call(b, size, batch);
-    size_t peak = b->run.peak_bytes;
-    if ((st = dr_run_reserve(&b->run, peak, err)))
-        return st;
-    for (int64_t i = 0; i < calls && !b->run.err.code; i++) {
-        dr_run_reset(&b->run, false);
-        double start = dr_now_s();
-        s->call(b, size, batch);
-        if (!b->run.err.code)
-            (void)!dr_finish(b->dev, &b->run.err);
-        *best = fmin(*best, dr_now_s() - start);
-    }
-    if (b->run.err.code)
-        *err = b->run.err;
-    return b->run.err.code;
-}
-
-static void put_row(bench *b, const char *label, double calls, double seconds, double flops)
-{
-    printf("  %-16s %6.0f %10.1f ms", label, calls, seconds * 1e3);
-    printf(flops > 0 ? " %8.1f GFLOPS\n" : "\n", flops / seconds / 1e9);
-    dr_buf_puts(&b->rows, "{\"label\": ");
-    dr_json_put_string(&b->rows, label);
-    dr_buf_printf(&b->rows, ", \"calls\": %.0f, \"ms\": %.3f, \"gflops\": ", calls,
-                  seconds * 1e3);
-    dr_json_put_number(&b->rows, flops > 0 ? flops / seconds / 1e9 : NAN);
-    dr_buf_puts(&b->rows, "}");
-}
-
-/* Time a subject, then run it once more with a watch on each operation. */
-static dr_status time_subject(bench *b, const char *model, const subject *s, int64_t size,
-                              int64_t batch, int64_t calls, dr_err *err)
-{
-    const dr_profile_row *rows;
-    int n;
-    double best;
-    dr_status st = best_time(b, s, size, batch, calls, &best, err);
-    if (st)
-        return st;
-    dr_run_reset(&b->run, false);
-    if ((st = dr_profile_start(b->dev, err)))
-        return st;
-    double start = dr_now_s(), flops;
-    s->call(b, size, batch);
-    flops = b->run.flops;
-    if ((st = dr_profile_stop(b->dev, &rows, &n, err)))
-        return st;
-    best = fmin(best, dr_now_s() - start); /* the first call may have compiled */
-    printf("%s %s %lldx%lld, batch %lld: %.1f ms, %.1f GFLOP, %.1f MiB of activations\n",
-           model, s->name, (long long)size, (long long)size, (long long)batch, best * 1e3,
-           flops / 1e9, (double)b->run.peak_bytes / (double)MIB);
-    dr_buf_printf(&b->rows,
-                  "%s\n  {\"model\": \"%s\", \"what\": \"%s\", \"size\": %lld, "
-                  "\"batch\": %lld, \"ms\": %.3f, \"gflops\": %.3f, \"peak_bytes\": %zu,\n"
-                  "   \"rows\": [",
-                  b->rows.len ? "," : "", model, s->name, (long long)size, (long long)batch,
-                  best * 1e3, flops / best / 1e9, b->run.peak_bytes);
-    for (int i = 0; i < n; i++) {
-        if (i)
-            dr_buf_puts(&b->rows, ",\n            ");
-        put_row(b, rows[i].label, (double)rows[i].calls, rows[i].seconds, rows[i].flops);
-    }
-    dr_buf_puts(&b->rows, "]}");
-    dr_profile_free(b->dev);
-    return DR_OK;
-}
-
-static dr_status time_model(bench *b, const char *name, const char *path, int64_t size,
-                            int64_t batch, int64_t calls, dr_err *err)
-{
-    dr_status st = model_open(b, path, err);
-    dr_run_init(&b->run, b->dev, (size_t)b->conf.device.attention_tile_mb * MIB,
-                (size_t)b->conf.device.conv_tile_mb * MIB);
-    for (size_t i = 0; i < DR_COUNT(subjects) && !st; i++)
-        st = time_subject(b, name, &subjects[i], size,
-                          subjects[i].call == call_unet ? batch : 1, calls, err);
-    model_close(b);
-    return st;
-}
-
-/* --- the whole pipeline --- */
-
-/* One picture of the demo model; its second run, when everything is compiled. */
-static dr_status time_picture(bench *b, const char *path, dr_run_stats *stats, dr_err *err)
-{
-    const dr_job job = { .id = "bench",
-                         .prompt = "a red circle on a blue background",
-                         .negative_prompt = "",
-                         .cfg_scale = NAN,
-                         .eta = NAN,
-                         .n = 1 };
-    dr_model *m;
-    dr_plan plan;
-    dr_status st = dr_model_open(&m, b->dev, path, &b->conf, NULL, NULL, err);
-    if (st)
-        return st;
-    for (int i = 0; i < 2 && !st; i++)
-        if (!(st = dr_plan_make(&plan, m, &job, err)))
-            st = dr_pipeline_run(m, &job, &plan, &(dr_observer){ 0 }, stats, err);
-    if (!st)
-        printf("demo picture, %lld steps: encode %.1f ms, denoise %.1f ms, decode %.1f ms, "
-               "%llu host allocations in the loop\n",
-               (long long)plan.steps, stats->encode * 1e3, stats->denoise * 1e3,
-               stats->decode * 1e3, (unsigned long long)stats->loop_allocations);
-    dr_model_close(m);
-    return st;
-}
+/* --- results --- */
 
 /* VmHWM: the most memory the process ever had, bytes; 0 where /proc has no such line. */
 static double peak_rss(void)
@@ -251,85 +87,121 @@ static double peak_rss(void)
     return kib * 1024;
 }
 
-static dr_status write_json(const bench *b, const options *o, const dr_run_stats *stats,
-                            dr_err *err)
+static dr_status write_json(const bench *b, dr_err *err)
 {
+    const dr_dev_info *info = dr_dev_describe(b->dev);
+    const struct {
+        const char *name, *text;
+    } texts[] = { { "model", b->o.model },
+                  { "device", info->name },
+                  { "platform", info->platform },
+                  { "driver", info->driver },
+                  { "type", info->type } };
     dr_buf out = { 0 };
-    dr_buf_puts(&out, "{\"device\": ");
-    dr_json_put_string(&out, dr_dev_describe(b->dev)->name);
-    dr_buf_puts(&out, ", \"driver\": ");
-    dr_json_put_string(&out, dr_dev_describe(b->dev)->driver);
+    for (size_t i = 0; i < DR_COUNT(texts); i++) {
+        dr_buf_printf(&out, "%s\"%s\": ", i ? ", " : "{", texts[i].name);
+        dr_json_put_string(&out, texts[i].text);
+    }
     dr_buf_printf(&out,
-                  ",\n \"peak_rss_bytes\": %.0f, \"loop_allocations\": %llu,\n"
-                  " \"demo_picture_s\": {\"encode\": %.6f, \"denoise\": %.6f, "
-                  "\"decode\": %.6f},\n \"runs\": [",
-                  peak_rss(), (unsigned long long)stats->loop_allocations, stats->encode,
-                  stats->denoise, stats->decode);
+                  ", \"compute_units\": %u, \"peak_rss_bytes\": %.0f,"
+                  " \"device_peak_bytes\": %llu,\n \"rows\": [",
+                  info->compute_units, peak_rss(),
+                  (unsigned long long)dr_dev_peak_bytes(b->dev));
     dr_buf_put(&out, b->rows.data, b->rows.len);
     dr_buf_puts(&out, "]}\n");
-    dr_status st = out.failed ? dr_fail(err, DR_ENOMEM, "out of memory")
-                              : dr_file_write(o->json, out.data, out.len, err);
+    dr_status st = out.failed || b->rows.failed
+                       ? dr_fail(err, DR_ENOMEM, "out of memory")
+                       : dr_file_write(b->o.json, out.data, out.len, err);
     dr_buf_free(&out);
     return st;
 }
 
-static dr_status run_all(bench *b, const options *o, dr_err *err)
+/* --- the command line --- */
+
+typedef struct {
+    const char *name;
+    dr_status (*run)(bench *b, dr_err *err);
+} command;
+
+static const command commands[] = { { "ops", bench_ops }, { "case", bench_case } };
+
+/* The folder of the model that --model names; the full-width one is made. */
+static dr_status find_model(bench *b, dr_err *err)
 {
-    char demo[DR_PATH_MAX] = "contrib/demo-model/model";
-    dr_run_stats stats = { 0 };
-    dr_status st;
-    if ((st = dr_conf_init(&b->conf, err)) || (st = dr_conf_env(&b->conf, err)) ||
-        (st = dr_dev_open(&b->dev, &b->conf, err)))
-        return st;
-    printf("%s, %s, %s\n", dr_dev_describe(b->dev)->name, dr_dev_describe(b->dev)->platform,
-           dr_dev_describe(b->dev)->driver);
-    if (strcmp(o->only, "full") != 0 &&
-        ((st = time_picture(b, demo, &stats, err)) ||
-         (st = time_model(b, "demo", demo, 128, 2, o->calls + 4, err))))
-        return st;
-    if (strcmp(o->only, "demo") != 0 &&
-        ((st = synth_sd15(o->full, err)) ||
-         (st = time_model(b, "sd15", o->full, o->size, o->batch, o->calls, err))))
-        return st;
-    printf("\npeak resident memory: %.1f MiB\n", peak_rss() / (double)MIB);
-    return *o->json ? write_json(b, o, &stats, err) : DR_OK;
+    static const char demo[] = "contrib/demo-model/model";
+    bool full = !strcmp(b->o.model, "sd15");
+    if (!full && strcmp(b->o.model, "demo") != 0)
+        return dr_fail(err, DR_EINVAL, "--model %s: must be demo or sd15", b->o.model);
+    snprintf(b->path, sizeof b->path, "%s", full ? b->o.dir : demo);
+    return full ? synth_sd15(b->o.dir, demo, err) : DR_OK;
 }
 
-static bool parse(options *o, int argc, char **argv)
+static dr_status run_command(bench *b, const command *c, dr_err *err)
+{
+    dr_status st;
+    if ((st = find_model(b, err)) || (st = dr_conf_init(&b->conf, err)) ||
+        (st = dr_conf_env(&b->conf, err)) || (st = dr_dev_open(&b->dev, &b->conf, err)) ||
+        (st = c->run(b, err)))
+        return st;
+    return *b->o.json ? write_json(b, err) : DR_OK;
+}
+
+/* NULL: something is wrong with the arguments. */
+static const command *parse(bench_options *o, int argc, char **argv)
 {
     const struct {
         const char *name;
         const char **text;
         int64_t *number;
-    } rows[] = { { "--full", &o->full, NULL },   { "--json", &o->json, NULL },
-                 { "--only", &o->only, NULL },   { "--size", NULL, &o->size },
-                 { "--batch", NULL, &o->batch }, { "--calls", NULL, &o->calls } };
-    for (int i = 1; i < argc; i += 2) {
+    } rows[] = { { "--model", &o->model, NULL }, { "--dir", &o->dir, NULL },
+                 { "--json", &o->json, NULL },   { "--name", &o->name, NULL },
+                 { "--size", NULL, &o->size },   { "--batch", NULL, &o->batch },
+                 { "--calls", NULL, &o->calls }, { "--images", NULL, &o->images },
+                 { "--steps", NULL, &o->steps }, { "--runs", NULL, &o->runs },
+                 { "--warm", NULL, &o->warm },   { "--fresh", NULL, &o->fresh } };
+    const command *c = NULL;
+    for (size_t i = 0; i < DR_COUNT(commands) && argc > 1; i++)
+        if (!strcmp(argv[1], commands[i].name))
+            c = &commands[i];
+    for (int i = 2; i < argc; i += 2) {
         size_t k = 0;
         while (k < DR_COUNT(rows) && strcmp(rows[k].name, argv[i]) != 0)
             k++;
         if (k == DR_COUNT(rows) || i + 1 == argc)
-            return false;
+            return NULL;
         if (rows[k].text)
             *rows[k].text = argv[i + 1];
-        else if ((*rows[k].number = strtoll(argv[i + 1], NULL, 10)) < 1)
-            return false;
+        else if ((*rows[k].number = strtoll(argv[i + 1], NULL, 10)) < 0)
+            return NULL;
     }
-    return o->size % 64 == 0;
+    return o->runs && o->images && o->batch && o->calls && o->size % 64 == 0 ? c : NULL;
 }
 
 int main(int argc, char **argv)
 {
-    options o = { "build/bench/sd15", "", "", 256, 1, 1 };
-    bench b = { 0 };
+    bench b = { .o = { .model = "demo",
+                       .dir = "build/bench/sd15",
+                       .json = "",
+                       .name = "txt2img",
+                       .size = 128,
+                       .batch = 2,
+                       .calls = 5,
+                       .images = 1,
+                       .runs = 5,
+                       .warm = 1 } };
     dr_err err = { 0 };
-    if (!parse(&o, argc, argv)) {
-        fprintf(stderr, "usage: bench [--full DIR] [--size PIXELS (64, 128, …)] "
-                        "[--batch ROWS] [--calls N] [--json FILE] [--only demo|full]\n");
+    dr_log_level(DR_WARN);
+    const command *c = parse(&b.o, argc, argv);
+    if (!c) {
+        fprintf(stderr,
+                "usage: bench ops|case [--model demo|sd15] [--dir DIR] "
+                "[--size PIXELS (64, 128, …)] [--json FILE]\n"
+                "  ops: [--batch ROWS] [--calls N]\n"
+                "  case: [--name txt2img|txt2img_lora|img2img|inpaint] [--images N] "
+                "[--steps N] [--runs N] [--warm N] [--fresh 0|1]\n");
         return 2;
     }
-    setenv("DR_PROFILE", "1", 1); /* before the device is opened */
-    dr_status st = run_all(&b, &o, &err);
+    dr_status st = run_command(&b, c, &err);
     if (st)
         fprintf(stderr, "bench: %s\n", err.message);
     dr_buf_free(&b.rows);

@@ -1,10 +1,21 @@
 #!/bin/sh
-# make bench: the table on stdout, the same as JSON in BUILD/bench/results.json. Options go
-# to the program: `sh bench/run.sh build --size 512 --batch 2` is a 512x512 picture's call
-# with guidance (minutes on a CPU). usage: run.sh BUILD [option…]
+# make bench: tables on stdout, the same with all samples in BUILD/bench/results.json, and a
+# picture of them, BUILD/bench/results.png. Options go to bench/run.py. matplotlib comes from
+# PyPI into BUILD/bench/plot-venv. usage: run.sh BUILD [option…]
 set -eu
 build="${1:?usage: run.sh BUILD [option…]}"
 shift
 cd "$(dirname "$0")/.."
-"$build/bench/bench" --full "$build/bench/sd15" --json "$build/bench/results.json" "$@"
-echo "$build/bench/results.json"
+mkdir -p "$build/cache"
+python3 -B bench/run.py "$build" "$@"
+
+venv="$build/bench/plot-venv"
+requirements=bench/requirements.txt
+if ! cmp -s "$requirements" "$venv/requirements.txt"; then
+    rm -rf "$venv"
+    python3 -m venv "$venv"
+    "$venv/bin/pip" install -q -r "$requirements"
+    cp "$requirements" "$venv/requirements.txt"
+fi
+"$venv/bin/python" -B bench/plot.py "$build/bench/results.json" "$build/bench/results.png"
+echo "$build/bench/results.png"

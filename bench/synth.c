@@ -2,6 +2,7 @@
 
 #include "base/arena.h"
 #include "base/file.h"
+#include "nn/clip.h"
 #include "nn/unet.h"
 #include "nn/vae.h"
 
@@ -25,6 +26,20 @@ static const char vae_config[] =
     " \"up_block_types\": [\"UpDecoderBlock2D\", \"UpDecoderBlock2D\",\n"
     "  \"UpDecoderBlock2D\", \"UpDecoderBlock2D\"],\n"
     " \"layers_per_block\": 2, \"norm_num_groups\": 32, \"scaling_factor\": 0.18215}\n";
+
+static const char text_config[] =
+    "{\"architectures\": [\"CLIPTextModel\"], \"vocab_size\": 49408, "
+    "\"hidden_size\": 768,\n \"intermediate_size\": 3072, \"num_hidden_layers\": 12, "
+    "\"num_attention_heads\": 12,\n \"max_position_embeddings\": 77, "
+    "\"hidden_act\": \"quick_gelu\", \"layer_norm_eps\": 1e-05}\n";
+
+/* What the small model lends: its tokens are a part of the text encoder's. */
+static const char *const lent[] = { "model_index.json",
+                                    "scheduler/scheduler_config.json",
+                                    "tokenizer/vocab.json",
+                                    "tokenizer/merges.txt",
+                                    "tokenizer/tokenizer_config.json",
+                                    "tokenizer/special_tokens_map.json" };
 
 /* The header of a safetensors file while the model names its tensors. */
 typedef struct {
@@ -93,26 +108,41 @@ static void want_vae(dr_loader *l, const dr_json *config, dr_arena *mem)
     dr_vae_load(&m, l, config, mem);
 }
 
-static dr_status component(const char *root, const char *name, const char *config,
-                           void (*want)(dr_loader *, const dr_json *, dr_arena *),
-                           dr_err *err)
+static void want_text(dr_loader *l, const dr_json *config, dr_arena *mem)
+{
+    dr_clip m = { 0 };
+    dr_clip_load(&m, l, config, mem);
+}
+
+typedef struct {
+    const char *folder, *weights, *config;
+    void (*want)(dr_loader *, const dr_json *, dr_arena *);
+} component;
+
+static const component components[] = {
+    { "unet", "diffusion_pytorch_model.safetensors", unet_config, want_unet },
+    { "vae", "diffusion_pytorch_model.safetensors", vae_config, want_vae },
+    { "text_encoder", "model.safetensors", text_config, want_text },
+};
+
+static dr_status make(const char *root, const component *c, dr_err *err)
 {
     char dir[DR_PATH_MAX], path[DR_PATH_MAX];
     header h = { 0 };
-    dr_loader l = { .component = name, .wanted = on_wanted, .ctx = &h };
+    dr_loader l = { .component = c->folder, .wanted = on_wanted, .ctx = &h };
     dr_arena *mem = dr_arena_new();
     dr_json *json = NULL;
     dr_status st;
     if (!mem)
         return dr_fail(err, DR_ENOMEM, "out of memory");
-    if ((st = dr_path_join(dir, root, name, err)) || (st = dr_mkdirs(dir, err)) ||
+    if ((st = dr_path_join(dir, root, c->folder, err)) || (st = dr_mkdirs(dir, err)) ||
         (st = dr_path_join(path, dir, "config.json", err)) ||
-        (st = dr_file_write(path, config, strlen(config), err)) ||
-        (st = dr_path_join(path, dir, "diffusion_pytorch_model.safetensors", err)) ||
-        dr_file_exists(path) || (st = dr_json_parse(&json, config, strlen(config), err)))
+        (st = dr_file_write(path, c->config, strlen(c->config), err)) ||
+        (st = dr_path_join(path, dir, c->weights, err)) || dr_file_exists(path) ||
+        (st = dr_json_parse(&json, c->config, strlen(c->config), err)))
         goto done;
     dr_buf_puts(&h.json, "{");
-    want(&l, json, mem);
+    c->want(&l, json, mem);
     dr_buf_puts(&h.json, "}");
     if (!(st = dr_loader_close(&l, err)))
         st = write_weights(path, &h, err);
@@ -123,8 +153,27 @@ done:
     return st;
 }
 
-dr_status synth_sd15(const char *dir, dr_err *err)
+static dr_status lend(const char *root, const char *from, const char *name, dr_err *err)
 {
-    dr_status st = component(dir, "unet", unet_config, want_unet, err);
-    return st ? st : component(dir, "vae", vae_config, want_vae, err);
+    char source[DR_PATH_MAX], target[DR_PATH_MAX], dir[DR_PATH_MAX];
+    dr_buf text = { 0 };
+    dr_status st;
+    if ((st = dr_path_join(source, from, name, err)) ||
+        (st = dr_path_join(target, root, name, err)))
+        return st;
+    snprintf(dir, sizeof dir, "%.*s", (int)(strrchr(target, '/') - target), target);
+    if (!(st = dr_mkdirs(dir, err)) && !(st = dr_file_read(source, 1 << 20, &text, err)))
+        st = dr_file_write(target, text.data, text.len, err);
+    dr_buf_free(&text);
+    return st;
+}
+
+dr_status synth_sd15(const char *dir, const char *small, dr_err *err)
+{
+    dr_status st = DR_OK;
+    for (size_t i = 0; i < DR_COUNT(components) && !st; i++)
+        st = make(dir, &components[i], err);
+    for (size_t i = 0; i < DR_COUNT(lent) && !st; i++)
+        st = lend(dir, small, lent[i], err);
+    return st;
 }

@@ -3,9 +3,10 @@
 
 #include "base/err.h"
 
-/* Write the UNet and the autoencoder of Stable Diffusion 1.5 with random half-precision
- * weights to dir, in diffusers' layout (1.9 GB): times do not depend on the values. A
- * folder that has them already is left alone. */
-DR_MUST_USE dr_status synth_sd15(const char *dir, dr_err *err);
+/* Write Stable Diffusion 1.5 with random half-precision weights to dir, in diffusers'
+ * layout (2.1 GB): times do not depend on the values. Weights that are there already are
+ * left alone. small: the folder of a model of the same family that lends its tokenizer and
+ * its scheduler. */
+DR_MUST_USE dr_status synth_sd15(const char *dir, const char *small, dr_err *err);
 
 #endif

@@ -4,6 +4,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "cli/progress.h"
+#include "cli/trace.h"
 #include "dev/dev.h"
 #include "diffusion/pipeline.h"
 #include "image/encode.h"
@@ -12,7 +13,7 @@
 #include <string.h>
 
 typedef struct {
-    const char *output;
+    const char *output, *trace;
     bool json, quiet;
 } options;
 
@@ -26,6 +27,9 @@ static const dr_cli_row rows[] = {
       .help = "The result as one JSON object." },
     { "quiet", 0, NULL, DR_CLI_FLAG, .offset = offsetof(options, quiet),
       .help = "No progress." },
+    { "trace", 0, "FILE", DR_CLI_TEXT, .offset = offsetof(options, trace),
+      .help = "Write when each phase, step and kernel ran, as Chrome's trace events: open "
+              "FILE in ui.perfetto.dev or chrome://tracing." },
     { 0 },
 };
 
@@ -53,11 +57,12 @@ typedef struct {
     dr_plan plan;
     dr_run_stats stats;
     dr_bar bar;
+    dr_trace *trace;   /* NULL: none */
     dr_buf webp, text; /* a picture's file and its parameters */
     dr_buf report;     /* what is printed at the end */
     dr_buf warnings;   /* as the inside of a JSON array */
     dr_err failure;    /* of writing a picture; ends the run */
-    double from_s, load_s, compress_s;
+    double from_s, load_s;
 } run;
 
 /* --- what the pipeline tells --- */
@@ -156,10 +161,14 @@ static dr_status write_image(run *r, int64_t index, uint64_t seed, const dr_pict
 static void on_image(void *ctx, int64_t index, uint64_t seed, const dr_picture *pic)
 {
     run *r = ctx;
-    double from_s = dr_now_s();
     if (!r->failure.code && write_image(r, index, seed, pic, &r->failure))
         dr_bar_clear(&r->bar);
-    r->compress_s += dr_now_s() - from_s;
+}
+
+static void on_span(void *ctx, dr_phase phase, int64_t step, double from_s, double to_s)
+{
+    const run *r = ctx;
+    dr_trace_span(r->trace, dr_phase_name(phase), step, from_s, to_s);
 }
 
 /* --- a run, step by step --- */
@@ -181,6 +190,12 @@ static dr_status decode_job(run *r, dr_err *err)
     return DR_OK;
 }
 
+static dr_status open_device(run *r, dr_err *err)
+{
+    dr_status st = dr_dev_open(&r->dev, &r->cli->conf, err);
+    return st || !r->trace ? st : dr_trace_device(r->trace, r->dev, err);
+}
+
 static dr_status open_model(run *r, dr_err *err)
 {
     char path[DR_PATH_MAX];
@@ -191,6 +206,8 @@ static dr_status open_model(run *r, dr_err *err)
     if (st)
         return st;
     r->load_s = dr_now_s() - r->from_s;
+    dr_trace_span(r->trace, dr_phase_name(DR_PHASE_LOAD), 0, r->from_s,
+                  r->from_s + r->load_s);
     if (r->job->model && strcmp(r->job->model, dr_model_name(r->model)))
         return dr_fail_field(
             err, DR_ENOTFOUND, "model",
@@ -218,9 +235,12 @@ static void put_result(run *r, dr_buf *out)
         const char *name;
         double seconds;
     } timings[] = {
-        { "load", r->load_s },           { "encode", r->stats.encode },
-        { "denoise", r->stats.denoise }, { "decode", r->stats.decode },
-        { "compress", r->compress_s },   { "total", dr_now_s() - r->from_s },
+        { "load", r->load_s },
+        { "encode", r->stats.encode },
+        { "denoise", r->stats.denoise },
+        { "decode", r->stats.decode },
+        { "compress", r->stats.compress },
+        { "total", dr_now_s() - r->from_s },
     };
     dr_buf_puts(out, "],\"timings\":{");
     for (size_t i = 0; i < DR_COUNT(timings); i++)
@@ -239,13 +259,16 @@ static dr_exit generate(run *r)
                                    .stopped = is_stopped,
                                    .progress = on_progress,
                                    .image = on_image,
-                                   .warning = on_warning };
+                                   .warning = on_warning,
+                                   .span = on_span };
     dr_err err = { 0 };
     dr_buf result = { 0 };
     dr_status st = decode_job(r, &err);
+    if (!st && r->o->trace)
+        st = dr_trace_open(&r->trace, r->o->trace, r->from_s, &err);
     if (st)
         return dr_cli_fail(&err);
-    if (dr_dev_open(&r->dev, &r->cli->conf, &err)) {
+    if (open_device(r, &err)) {
         dr_cli_fail(&err);
         return DR_EXIT_UNAVAILABLE;
     }
@@ -270,8 +293,11 @@ int dr_cmd_generate(int argc, char **argv)
     if (!dr_cli_open(&cli, &spec, &o, argc, argv, &code))
         return code;
     run r = { .cli = &cli, .o = &o, .bar = dr_bar_make(o.quiet), .from_s = dr_now_s() };
+    dr_err err = { 0 };
     if (!(code = (int)dr_cli_format(&cli, o.output)))
         code = (int)generate(&r);
+    if (dr_trace_close(r.trace, &err) && !code)
+        code = (int)dr_cli_fail(&err);
     dr_model_close(r.model);
     dr_dev_close(r.dev);
     dr_buf_free(&r.webp);

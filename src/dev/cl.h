@@ -35,6 +35,10 @@ const char *dr_cl_name(cl_int code);
 /* DR_EDEVICE (DR_ENOMEM for allocation failures) naming the call and the code. */
 dr_status dr_cl_fail(dr_err *err, cl_int code, const char *call);
 
+/* Make the device's queue, with times of its commands or without; what is queued in the one
+ * before is waited for. */
+DR_MUST_USE dr_status dr_cl_queue(dr_dev *d, bool timed, dr_err *err);
+
 /* Build every file of the kernel table, from the disk cache where possible, and create
  * the kernels of d. */
 DR_MUST_USE dr_status dr_programs_build(dr_dev *d, const dr_conf *conf, dr_err *err);
@@ -42,9 +46,10 @@ DR_MUST_USE dr_status dr_programs_build(dr_dev *d, const dr_conf *conf, dr_err *
 /* Hand the parameters of a tuning file to CLBlast (see config/tunings/). */
 DR_MUST_USE dr_status dr_gemm_tune(dr_dev *d, const dr_conf *conf, dr_err *err);
 
-/* Record an enqueue under the current label; takes over ev. */
-void dr_profile_add(dr_dev *d, cl_event ev);
-/* The same for work that was timed by the clock. */
-void dr_profile_book(dr_dev *d, double seconds);
+/* Record an enqueue under the current label; takes over ev. kernel: its name, static. */
+void dr_profile_add(dr_dev *d, const char *kernel, cl_event ev);
+/* The same for work that was timed by the clock: from dr_now_s() = from_s until now, with
+ * nothing queued before and after. */
+void dr_profile_book(dr_dev *d, const char *kernel, double from_s);
 
 #endif

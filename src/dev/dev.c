@@ -206,14 +206,8 @@ dr_status dr_dev_open(dr_dev **out, const dr_conf *conf, dr_err *err)
         st = dr_cl_fail(err, rc, "clCreateContext");
         goto fail;
     }
-    cl_command_queue_properties props =
-        getenv("DR_PROFILE") ? CL_QUEUE_PROFILING_ENABLE : 0;
-    d->queue = clCreateCommandQueue(d->context, d->id, props, &rc);
-    if (!d->queue) {
-        st = dr_cl_fail(err, rc, "clCreateCommandQueue");
-        goto fail;
-    }
-    if ((st = dr_programs_build(d, conf, err)) || (st = dr_gemm_tune(d, conf, err)))
+    if ((st = dr_cl_queue(d, false, err)) || (st = dr_programs_build(d, conf, err)) ||
+        (st = dr_gemm_tune(d, conf, err)))
         goto fail;
     *out = d;
     return DR_OK;

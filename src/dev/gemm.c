@@ -81,7 +81,7 @@ dr_status dr_gemm(dr_dev *d, const dr_gemm_args *g, dr_err *err)
     for (int64_t i = 0; !st && i < g->batch; i++)
         st = gemm_one(d, g, bt, (size_t)i, err);
     if (!st && d->profile && !clFinish(d->queue))
-        dr_profile_book(d, dr_now_s() - start);
+        dr_profile_book(d, "gemm", start);
     return st;
 }
 

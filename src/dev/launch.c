@@ -1,9 +1,5 @@
 #include "dev/cl.h"
 
-#include "base/mem.h"
-
-#include <stdlib.h>
-
 #define E(code)                                                                            \
     {                                                                                      \
         code, #code                                                                        \
@@ -150,7 +146,7 @@ dr_status dr_launch(dr_dev *d, dr_kernel_id kernel, const dr_arg *args, int n_ar
     d->launches++;
     d->kernel_launches[kernel]++;
     if (ev)
-        dr_profile_add(d, ev);
+        dr_profile_add(d, kernel_names[kernel], ev);
     return DR_OK;
 }
 
@@ -159,115 +155,23 @@ const char *dr_kernel_name(dr_kernel_id kernel)
     return kernel_names[kernel];
 }
 
+dr_status dr_cl_queue(dr_dev *d, bool timed, dr_err *err)
+{
+    cl_int rc;
+    cl_command_queue queue =
+        clCreateCommandQueue(d->context, d->id, timed ? CL_QUEUE_PROFILING_ENABLE : 0, &rc);
+    if (!queue)
+        return dr_cl_fail(err, rc, "clCreateCommandQueue");
+    if (d->queue) {
+        clFinish(d->queue);
+        clReleaseCommandQueue(d->queue);
+    }
+    d->queue = queue;
+    return DR_OK;
+}
+
 dr_status dr_finish(dr_dev *d, dr_err *err)
 {
     cl_int rc = clFinish(d->queue);
     return rc ? dr_cl_fail(err, rc, "clFinish") : DR_OK;
-}
-
-/* --- profiling --- */
-
-#define EVENTS_MAX 512 /* events held before their times are booked */
-#define LABELS_MAX 64
-
-struct dr_profile {
-    dr_profile_row rows[LABELS_MAX];
-    int n_rows, current;
-    struct {
-        cl_event ev;
-        int row;
-    } held[EVENTS_MAX];
-    int n_held;
-};
-
-static void settle(dr_dev *d)
-{
-    dr_profile *p = d->profile;
-    clFinish(d->queue);
-    for (int i = 0; i < p->n_held; i++) {
-        cl_ulong start = 0, end = 0;
-        cl_event ev = p->held[i].ev;
-        clGetEventProfilingInfo(ev, CL_PROFILING_COMMAND_START, sizeof start, &start, NULL);
-        clGetEventProfilingInfo(ev, CL_PROFILING_COMMAND_END, sizeof end, &end, NULL);
-        clReleaseEvent(ev);
-        p->rows[p->held[i].row].seconds += (double)(end - start) * 1e-9;
-        p->rows[p->held[i].row].calls++;
-    }
-    p->n_held = 0;
-}
-
-void dr_profile_add(dr_dev *d, cl_event ev)
-{
-    dr_profile *p = d->profile;
-    if (p->n_held == EVENTS_MAX)
-        settle(d);
-    p->held[p->n_held].ev = ev;
-    p->held[p->n_held++].row = p->current;
-}
-
-void dr_profile_book(dr_dev *d, double seconds)
-{
-    dr_profile_row *row = &d->profile->rows[d->profile->current];
-    row->seconds += seconds;
-    row->calls++;
-}
-
-void dr_profile_work(dr_dev *d, double flops)
-{
-    if (d->profile)
-        d->profile->rows[d->profile->current].flops += flops;
-}
-
-dr_status dr_profile_start(dr_dev *d, dr_err *err)
-{
-    cl_command_queue_properties props = 0;
-    clGetCommandQueueInfo(d->queue, CL_QUEUE_PROPERTIES, sizeof props, &props, NULL);
-    if (!(props & CL_QUEUE_PROFILING_ENABLE))
-        return dr_fail(err, DR_EDEVICE, "profiling needs DR_PROFILE=1 in the environment");
-    dr_profile_free(d);
-    if (!(d->profile = dr_alloc(sizeof *d->profile)))
-        return dr_fail(err, DR_ENOMEM, "out of memory");
-    dr_profile_label(d, "other");
-    return DR_OK;
-}
-
-void dr_profile_label(dr_dev *d, const char *label)
-{
-    dr_profile *p = d->profile;
-    if (!p)
-        return;
-    for (p->current = 0; p->current < p->n_rows; p->current++)
-        if (p->rows[p->current].label == label)
-            return;
-    if (p->n_rows < LABELS_MAX)
-        p->rows[p->n_rows++].label = label;
-    else
-        p->current = 0;
-}
-
-static int by_time(const void *a, const void *b)
-{
-    double x = ((const dr_profile_row *)a)->seconds,
-           y = ((const dr_profile_row *)b)->seconds;
-    return (x < y) - (x > y);
-}
-
-dr_status dr_profile_stop(dr_dev *d, const dr_profile_row **rows, int *n, dr_err *err)
-{
-    dr_profile *p = d->profile;
-    if (!p)
-        return dr_fail(err, DR_EDEVICE, "profiling was not started");
-    settle(d);
-    qsort(p->rows, (size_t)p->n_rows, sizeof *p->rows, by_time);
-    *rows = p->rows;
-    *n = p->n_rows;
-    return DR_OK;
-}
-
-void dr_profile_free(dr_dev *d)
-{
-    if (d->profile)
-        settle(d);
-    dr_free(d->profile);
-    d->profile = NULL;
 }

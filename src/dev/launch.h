@@ -86,10 +86,18 @@ typedef struct {
     double seconds, flops; /* flops: of products only */
 } dr_profile_row;
 
-/* From now on every launch is timed and booked under the label set last. The device must
- * have been opened with profiling (dr_dev_open does so when DR_PROFILE is set in the
- * environment); otherwise DR_EDEVICE. */
-DR_MUST_USE dr_status dr_profile_start(dr_dev *d, dr_err *err);
+/* One launch that has run; times as dr_now_s tells them. */
+typedef struct {
+    const char *kernel, *label;
+    double from_s, to_s;
+} dr_profile_event;
+
+/* From now on every launch is timed and booked under the label set last. seen (may be NULL)
+ * gets each of them too, in their order, some time after it has run: a few hundred at once
+ * from within a launch, the last ones from dr_profile_stop or dr_profile_free. */
+DR_MUST_USE dr_status dr_profile_start(dr_dev *d,
+                                       void (*seen)(void *ctx, const dr_profile_event *e),
+                                       void *ctx, dr_err *err);
 void dr_profile_label(dr_dev *d, const char *label); /* label must outlive the profile */
 /* Floating-point operations of what is launched under the current label. */
 void dr_profile_work(dr_dev *d, double flops);

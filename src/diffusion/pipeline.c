@@ -38,11 +38,23 @@ static void spend(dr_batch *b)
     b->phase_start = now;
     for (int i = 0; i < b->n_jobs; i++) {
         dr_run_stats *s = &b->job[i].t->stats;
-        if (!b->job[i].in_group || b->job[i].over)
-            continue;
-        *(b->phase == DR_PHASE_ENCODE    ? &s->encode
-          : b->phase == DR_PHASE_DENOISE ? &s->denoise
-                                         : &s->decode) += spent;
+        double *const seconds[DR_PHASES] = { [DR_PHASE_ENCODE] = &s->encode,
+                                             [DR_PHASE_DENOISE] = &s->denoise,
+                                             [DR_PHASE_DECODE] = &s->decode,
+                                             [DR_PHASE_COMPRESS] = &s->compress };
+        if (b->job[i].in_group && !b->job[i].over)
+            *seconds[b->phase] += spent;
+    }
+}
+
+/* Show the jobs in the group what lies between from_s and now. */
+static void show_span(const dr_batch *b, int64_t step, double from_s)
+{
+    double now = dr_now_s();
+    for (int i = 0; i < b->n_jobs && !b->r->dry; i++) {
+        const dr_batch_job *j = &b->job[i];
+        if (j->in_group && !j->over && j->obs->span)
+            j->obs->span(j->obs->ctx, b->phase, step, from_s, now);
     }
 }
 
@@ -50,6 +62,7 @@ static void enter(dr_batch *b, dr_phase phase)
 {
     if (b->r->dry)
         return;
+    show_span(b, 0, b->phase_start);
     spend(b);
     b->phase = phase;
 }
@@ -375,7 +388,7 @@ static void denoise(dr_batch *b)
     int64_t first = b->row[0]->step;
     int64_t steps = b->r->dry && first < b->steps ? first + 1 : b->steps;
     enter(b, DR_PHASE_DENOISE);
-    b->steps_start = dr_now_s();
+    double from_s = b->steps_start = dr_now_s();
     b->steps_made = 0;
     for (int64_t i = first; i < steps; i++) {
         dr_batch_ask(b);
@@ -394,6 +407,10 @@ static void denoise(dr_batch *b)
                 show_preview(b, k, done);
         dr_tell_all(b);
         b->loop_allocations += dr_alloc_count() - allocations;
+        if (b->r->dry || done == dr_steps_done(&b->m->steps, i))
+            continue;
+        show_span(b, dr_steps_before(&b->job->t->plan, b->pass) + done, from_s);
+        from_s = dr_now_s();
     }
 }
 
@@ -474,9 +491,12 @@ static void decode(dr_batch *b, int i)
     }
     p->decoded = true;
     dr_tell(b, j);
+    enter(b, DR_PHASE_COMPRESS);
     if (j->obs->image)
         j->obs->image(j->obs->ctx, p->index, j->t->plan.seed + (uint64_t)p->index, &pic);
-    if (j->obs->image && show_on_sheet(j, p, &pic, &err))
+    bool shown = !j->obs->image || !show_on_sheet(j, p, &pic, &err);
+    enter(b, DR_PHASE_DECODE);
+    if (!shown)
         dr_job_end(b, j, &err);
     else if (p->index == j->t->plan.n - 1)
         dr_job_end(b, j, NULL);

@@ -94,6 +94,10 @@ typedef struct {
     /* A picture; index n is the sheet of all (output.sheet), seed the first one's then. */
     void (*image)(void *ctx, int64_t index, uint64_t seed, const dr_picture *pic);
     void (*warning)(void *ctx, const char *text);
+    /* A part of the work is over: a phase from encode on (a picture's decode and compress
+     * each its own), and inside of denoise every step, counted from 1 over all passes; 0:
+     * the whole phase. Times as dr_now_s tells them. */
+    void (*span)(void *ctx, dr_phase phase, int64_t step, double from_s, double to_s);
     /* The final latents of all pictures, channels-last [n, h, w, c], before decoding. */
     void (*latents)(void *ctx, const float *x, int64_t n, int64_t h, int64_t w, int64_t c);
     /* What a job stopped with DR_STOP_KEEP can be resumed from: once, before `done`, and
@@ -110,9 +114,9 @@ typedef struct {
     int64_t matched, unmatched;
 } dr_lora_use;
 
-/* Seconds spent, and what was used. */
+/* Seconds spent, and what was used. compress: in the observer's `image`. */
 typedef struct {
-    double encode, denoise, decode;
+    double encode, denoise, decode, compress;
     dr_lora_use loras[DR_LORAS_MAX]; /* those of strength 0 are left out */
     int n_loras;
     uint64_t loop_allocations; /* host allocations during the steps: 0 */
