@@ -134,7 +134,7 @@ const dr_conf_row dr_conf_rows[] = {
       "on CPUs, clblast elsewhere."),
     S("device.tune", device.tune, "auto",
       "auto: what `darkroom tune` found fastest on this device; where it never ran, the\n"
-      "first start measures for about two seconds. off: neither. Both only while\n"
+      "first start on a CPU measures for about a second. off: neither. Both only while\n"
       "device.gemm is auto and device.tuning empty."),
     S("device.tuning", device.tuning, "",
       "File with CLBlast parameters for this device, as in config/tunings/, or the name\n"

@@ -17,23 +17,23 @@
 /* --- shapes --- */
 
 const dr_tune_shapes dr_tune_sd15 = {
-    .n = 14,
-    .row = {
-        { DR_TUNE_CONV3X3, 4096, 320, 2880, 1, 280 },
-        { DR_TUNE_CONV3X3, 1024, 640, 5760, 1, 240 },
-        { DR_TUNE_CONV3X3, 256, 1280, 11520, 1, 240 },
-        { DR_TUNE_CONV3X3, 64, 1280, 11520, 1, 440 },
-        { DR_TUNE_CONV3X3, 262144, 128, 1152, 1, 6 },
-        { DR_TUNE_CONV3X3, 65536, 256, 2304, 1, 7 },
-        { DR_TUNE_LINEAR, 8192, 320, 320, 1, 700 },
-        { DR_TUNE_LINEAR, 8192, 2560, 320, 1, 100 },
-        { DR_TUNE_LINEAR, 2048, 5120, 640, 1, 100 },
-        { DR_TUNE_LINEAR, 2048, 640, 2560, 1, 100 },
-        { DR_TUNE_LINEAR, 512, 10240, 1280, 1, 100 },
-        { DR_TUNE_ATTENTION, 4096, 4096, 40, 8, 200 },
-        { DR_TUNE_ATTENTION, 1024, 1024, 80, 8, 200 },
-        { DR_TUNE_ATTENTION, 4096, 77, 40, 8, 200 },
-    },
+    .n = 16,
+    .row = { { DR_TUNE_ATTENTION, 4096, 4096, 40, 8, 200 },
+             { DR_TUNE_CONV3X3, 8192, 320, 2880, 1, 140 },
+             { DR_TUNE_CONV3X3, 512, 1280, 11520, 1, 140 },
+             { DR_TUNE_CONV3X3, 2048, 640, 5760, 1, 120 },
+             { DR_TUNE_LINEAR, 8192, 320, 320, 1, 800 },
+             { DR_TUNE_LINEAR, 8192, 2560, 320, 1, 100 },
+             { DR_TUNE_LINEAR, 2048, 640, 640, 1, 800 },
+             { DR_TUNE_LINEAR, 2048, 5120, 640, 1, 100 },
+             { DR_TUNE_LINEAR, 512, 1280, 1280, 1, 800 },
+             { DR_TUNE_LINEAR, 512, 10240, 1280, 1, 100 },
+             { DR_TUNE_CONV3X3, 128, 1280, 11520, 1, 240 },
+             { DR_TUNE_LINEAR, 2048, 640, 2560, 1, 100 },
+             { DR_TUNE_CONV3X3, 16384, 512, 4608, 1, 7 },
+             { DR_TUNE_ATTENTION, 1024, 1024, 80, 8, 200 },
+             { DR_TUNE_CONV3X3, 262144, 128, 1152, 1, 5 },
+             { DR_TUNE_ATTENTION, 4096, 77, 40, 8, 200 } },
 };
 
 /* Each kind of operation once, about half a GFLOP: milliseconds for a good candidate. */

@@ -27,7 +27,7 @@ typedef struct dr_tune_shapes {
     int n;
 } dr_tune_shapes;
 
-/* The main operations of a picture of Stable Diffusion 1.5: 512x512, 20 steps. */
+/* The main operations of a picture of Stable Diffusion 1.5, 512x512 in 20 guided steps. */
 extern const dr_tune_shapes dr_tune_sd15;
 
 /* "linear", "conv3x3", "attention". */
