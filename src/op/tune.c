@@ -6,6 +6,7 @@
 #include "op/launcher.h"
 #include "op/merge.h"
 #include "op/ref.h"
+#include "op/selftest.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -364,9 +365,11 @@ static void measure_one(dr_dev *d, const dr_tune_shapes *shapes, dr_tune_result 
             seconds_of(shapes, res, i + 1) > HOPELESS * seconds_of(shapes, best, i + 1);
     }
     res->err = r.err;
-    if (!r.err.code && !hopeless)
-        res->total_s = seconds_of(shapes, res, shapes->n);
     dr_run_free(&r);
+    /* The shapes of other models too: a winner that fails its self-test at the next start
+     * would keep the device from working. */
+    if (!res->err.code && !hopeless && !dr_selftest(d, &res->err))
+        res->total_s = seconds_of(shapes, res, shapes->n);
 }
 
 #define GAIN 0.9 /* of the default's time; less may be noise */
@@ -418,7 +421,7 @@ void dr_tune_notes(dr_buf *out, const dr_tune_shapes *shapes, const dr_tune_resu
 
 /* --- the first start --- */
 
-#define START_BUDGET_S 0.5
+#define START_BUDGET_S 0.3
 #define START_WAIT_MS  120000 /* for another that measures, and compiles, at the moment */
 
 /* Measure, store, use. */
