@@ -301,7 +301,7 @@ static void check(dr_run *r, const trial *t)
 #define RUNS_MAX 10
 
 /* Best of several runs within budget_s, after one that compiles and is checked. → seconds
- * of one call of the whole shape */
+ * of one call of the whole shape; 0: see r->err */
 static double time_shape(dr_run *r, const dr_tune_shape *shape, double budget_s)
 {
     trial t = trial_of(shape);
@@ -326,7 +326,7 @@ static double time_shape(dr_run *r, const dr_tune_shape *shape, double budget_s)
         spent += dr_now_s() - start;
     }
     trial_free(&t);
-    return best * t.scale;
+    return r->err.code ? 0 : best * t.scale;
 }
 
 /* Where a candidate takes so many times as long as the best one so far, on a few of the
@@ -342,9 +342,9 @@ static double seconds_of(const dr_tune_shapes *shapes, const dr_tune_result *res
     return s;
 }
 
+/* Candidate i of n; best: the best one so far, NULL: none. */
 static void measure_one(dr_dev *d, const dr_tune_shapes *shapes, dr_tune_result *res,
-                        const dr_tune_result *best, double budget_s, const dr_tune_opts *o,
-                        double done, double share)
+                        const dr_tune_result *best, int i, int n, const dr_tune_opts *o)
 {
     char name[64];
     dr_run r;
@@ -354,15 +354,14 @@ static void measure_one(dr_dev *d, const dr_tune_shapes *shapes, dr_tune_result 
         return;
     dr_run_init(&r, d, (size_t)o->conf->device.attention_tile_mb * MIB,
                 (size_t)o->conf->device.conv_tile_mb * MIB);
-    int i = 0;
     bool hopeless = false;
-    for (; i < shapes->n && !hopeless && !r.err.code; i++) {
+    for (int k = 1; k <= shapes->n && !hopeless && !r.err.code; k++) {
         if (o->progress)
-            o->progress(o->ctx, name, done + share * i / shapes->n);
-        res->seconds[i] = time_shape(&r, &shapes->row[i], budget_s / shapes->n);
-        hopeless =
-            best && i + 1 >= HOPELESS_ROW && i + 1 < shapes->n &&
-            seconds_of(shapes, res, i + 1) > HOPELESS * seconds_of(shapes, best, i + 1);
+            o->progress(o->ctx, name, (i + (k - 1.0) / shapes->n) / n);
+        res->seconds[k - 1] =
+            time_shape(&r, &shapes->row[k - 1], o->budget_s / n / shapes->n);
+        hopeless = best && k >= HOPELESS_ROW && k < shapes->n &&
+                   seconds_of(shapes, res, k) > HOPELESS * seconds_of(shapes, best, k);
     }
     res->err = r.err;
     dr_run_free(&r);
@@ -381,8 +380,7 @@ int dr_tune_measure(dr_dev *d, const dr_tune_shapes *shapes, dr_tune_result *res
     int best = -1, fallback = -1;
     dr_choice_default(&usual, dr_dev_describe(d));
     for (int i = 0; i < n; i++) {
-        measure_one(d, shapes, &results[i], best < 0 ? NULL : &results[best],
-                    o->budget_s / n, o, (double)i / n, 1.0 / n);
+        measure_one(d, shapes, &results[i], best < 0 ? NULL : &results[best], i, n, o);
         if (isinf(results[i].total_s))
             continue;
         if (best < 0 || results[i].total_s < results[best].total_s)
@@ -424,39 +422,56 @@ void dr_tune_notes(dr_buf *out, const dr_tune_shapes *shapes, const dr_tune_resu
 #define START_BUDGET_S 0.3
 #define START_WAIT_MS  120000 /* for another that measures, and compiles, at the moment */
 
+static void say_start(const dr_tune_result results[2], const dr_choice *c, double seconds)
+{
+    char line[512] = "", name[64], quoted[600];
+    int n = 0;
+    for (int i = 0; i < 2; i++) {
+        const char *who = results[i].choice.packed ? "packed" : "clblast";
+        n += snprintf(line + n, sizeof line - (size_t)n, "%s_gflops=%.0f ", who,
+                      dr_tune_gflops(&short_form, &results[i]));
+        if (results[i].err.code)
+            dr_log(DR_WARN, "tune.out", "candidate=%s message=%s", who,
+                   dr_log_quote(quoted, sizeof quoted, results[i].err.message));
+    }
+    dr_choice_name(name, c);
+    dr_log(DR_INFO, "tune.start",
+           "message=\"no tuning for this device yet; `darkroom tune` measures the model's "
+           "own shapes\" seconds=%.1f %schoice=\"%s\"",
+           seconds, line, name);
+}
+
+/* For the next start; that it cannot be kept is only said. */
+static void keep_start(dr_choice *c, const dr_tune_result results[2],
+                       const dr_dev_info *info, const char *path)
+{
+    char quoted[600];
+    dr_buf notes = { 0 };
+    dr_err err = { 0 };
+    c->by = DR_BY_MEASURE;
+    snprintf(c->shapes, sizeof c->shapes, "a few shapes at the first start");
+    dr_tune_notes(&notes, &short_form, results, 2);
+    if (dr_choice_save(c, info, path, notes.failed ? "" : notes.data, &err))
+        dr_log(DR_WARN, "tune.file", "message=%s",
+               dr_log_quote(quoted, sizeof quoted, err.message));
+    dr_buf_free(&notes);
+}
+
 /* Measure, store, use. */
 static dr_status measure_at_start(dr_dev *d, const dr_conf *conf, const char *path,
                                   dr_err *err)
 {
-    const dr_dev_info *info = dr_dev_describe(d);
     const dr_tune_opts o = { .conf = conf, .budget_s = START_BUDGET_S };
-    char line[512] = "", name[64];
     double from_s = dr_now_s();
-    dr_buf notes = { 0 };
-    dr_choice usual = *dr_dev_choice(d);
-    dr_tune_result results[2] = { { .choice = usual }, { .choice = usual } };
-    results[1].choice.packed = !usual.packed;
-    int best = dr_tune_measure(d, &short_form, results, 2, &o), n = 0;
-    for (int i = 0; i < 2; i++)
-        n += snprintf(line + n, sizeof line - (size_t)n, "%s_gflops=%.0f ",
-                      results[i].choice.packed ? "packed" : "clblast",
-                      dr_tune_gflops(&short_form, &results[i]));
-    dr_choice c = best < 0 ? usual : results[best].choice;
-    dr_choice_name(name, &c);
-    dr_log(DR_INFO, "tune.start",
-           "message=\"no tuning for this device yet; `darkroom tune` measures the model's "
-           "own shapes\" seconds=%.1f %schoice=\"%s\"",
-           dr_now_s() - from_s, line, name);
-    if (best >= 0) {
-        c.by = DR_BY_MEASURE;
-        snprintf(c.shapes, sizeof c.shapes, "a few shapes at the first start");
-        dr_tune_notes(&notes, &short_form, results, 2);
-        char quoted[600];
-        if (dr_choice_save(&c, info, path, notes.failed ? "" : notes.data, err))
-            dr_log(DR_WARN, "tune.file", "message=%s",
-                   dr_log_quote(quoted, sizeof quoted, err->message));
-        dr_buf_free(&notes);
-    }
+    dr_choice c = *dr_dev_choice(d);
+    dr_tune_result results[2] = { { .choice = c }, { .choice = c } };
+    results[1].choice.packed = !c.packed;
+    int best = dr_tune_measure(d, &short_form, results, 2, &o);
+    if (best >= 0)
+        c = results[best].choice;
+    say_start(results, &c, dr_now_s() - from_s);
+    if (best >= 0)
+        keep_start(&c, results, dr_dev_describe(d), path);
     return dr_dev_use(d, &c, conf, err);
 }
 
