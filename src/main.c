@@ -23,6 +23,7 @@ static const struct {
     { "generate", "make pictures here, without Redis", dr_cmd_generate },
     { "inspect", "say what is in a model folder", dr_cmd_inspect },
     { "devices", "list the OpenCL devices", dr_cmd_devices },
+    { "tune", "measure who multiplies fastest on a device", dr_cmd_tune },
     { "config", "print all settings with their defaults as a settings file",
       dr_cmd_config },
     { "help", "this list, or the help of a command", run_help },

@@ -129,12 +129,17 @@ const dr_conf_row dr_conf_rows[] = {
       "Folder for compiled kernels and preview factors; empty: ~/.cache/darkroom; off:\n"
       "no cache on disk."),
     S("device.gemm", device.gemm, "auto",
-      "Who multiplies matrices: packed, kernels of our own for CPUs, whose weights take "
-      "as\n"
-      "much memory as in the file; clblast; auto: packed on CPUs, clblast elsewhere."),
+      "Who multiplies matrices: packed, kernels of our own for CPUs, whose weights take\n"
+      "as much memory as in the file; clblast; auto: what device.tune says, else packed\n"
+      "on CPUs, clblast elsewhere."),
+    S("device.tune", device.tune, "auto",
+      "auto: what `darkroom tune` found fastest on this device; where it never ran, the\n"
+      "first start on a CPU measures for about a second. off: neither. Both only while\n"
+      "device.gemm is auto and device.tuning empty."),
     S("device.tuning", device.tuning, "",
-      "File with CLBlast parameters for this device, as in config/tunings/; empty: the\n"
-      "one that comes with darkroom for it, if any; none: CLBlast's own."),
+      "File with CLBlast parameters for this device, as in config/tunings/, or the name\n"
+      "of one there; empty: the one that comes with darkroom for it, if any; none:\n"
+      "CLBlast's own."),
     I("device.attention_tile_mb", device.attention_tile_mb, 1, 4096, "32",
       "Mebibytes that the scores of one attention tile may take; the full score matrix\n"
       "of a 512x512 picture would need 1 GiB."),

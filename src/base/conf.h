@@ -55,7 +55,7 @@ typedef struct {
         char *dir;
     } embeddings;
     struct {
-        char *select, *cl_dir, *cache_dir, *gemm, *tuning;
+        char *select, *cl_dir, *cache_dir, *gemm, *tune, *tuning;
         int64_t attention_tile_mb, conv_tile_mb, band_rows, row_group, lanes;
         bool self_test;
     } device;

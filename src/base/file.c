@@ -1,10 +1,13 @@
 #include "base/file.h"
 
+#include "base/clock.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -102,6 +105,28 @@ dr_status dr_path_join(char out[DR_PATH_MAX], const char *dir, const char *name,
     if (n < 0 || n >= DR_PATH_MAX)
         return dr_fail(err, DR_EINVAL, "path too long: %.80s…/%.80s…", dir, name);
     return DR_OK;
+}
+
+#define LOCK_POLL_MS 50
+
+int dr_file_lock(const char *path, int64_t wait_ms)
+{
+    double end_s = dr_now_s() + (double)wait_ms / 1000;
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    while (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB)) {
+        if ((errno != EWOULDBLOCK && errno != EINTR) || dr_now_s() >= end_s) {
+            close(fd);
+            return -1;
+        }
+        dr_sleep_ms(LOCK_POLL_MS);
+    }
+    return fd;
+}
+
+void dr_file_unlock(int lock)
+{
+    if (lock >= 0)
+        close(lock);
 }
 
 int dr_file_exists(const char *path)

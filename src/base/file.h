@@ -29,6 +29,12 @@ void dr_map_forget(const void *p, size_t n);
 DR_MUST_USE dr_status dr_path_join(char out[DR_PATH_MAX], const char *dir, const char *name,
                                    dr_err *err);
 
+/* Keep a file, made when it is not there, from other holders, in this process or others,
+ * for up to wait_ms; → what dr_file_unlock takes, -1 when it could not be had. The end of
+ * the process lets go of it too. */
+DR_MUST_USE int dr_file_lock(const char *path, int64_t wait_ms);
+void dr_file_unlock(int lock); /* accepts -1 */
+
 int dr_file_exists(const char *path);
 int dr_dir_exists(const char *path);
 

@@ -136,6 +136,7 @@ int dr_cmd_dead(int argc, char **argv);
 int dr_cmd_generate(int argc, char **argv);
 int dr_cmd_inspect(int argc, char **argv);
 int dr_cmd_devices(int argc, char **argv);
+int dr_cmd_tune(int argc, char **argv);
 int dr_cmd_config(int argc, char **argv);
 
 #endif

@@ -27,6 +27,7 @@ const dr_cli_row dr_cli_redis[] = {
     { 0 },
 };
 
+/* --model first: a command with a --model of its own takes the table from --device on. */
 const dr_cli_row dr_cli_engine[] = {
     SETTING("model", 'm', "PATH", "model.path",
             "Model folder in diffusers layout; without it the demo model that comes with "

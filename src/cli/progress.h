@@ -18,7 +18,7 @@ typedef struct {
 typedef struct {
     bool quiet, terminal;
     bool drawn;        /* the cursor stands behind a bar */
-    char phase[16];    /* shown last */
+    char phase[64];    /* shown last */
     int64_t tenth;     /* of the job, shown last in a pipe */
     double drawn_at_s; /* dr_now_s of the last drawing */
 } dr_bar;

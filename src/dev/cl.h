@@ -4,7 +4,7 @@
 /* Private to src/dev/: the only place that sees OpenCL's own types. */
 
 #include "base/arena.h"
-#include "dev/dev.h"
+#include "dev/choice.h"
 #include "dev/kernels.h"
 #include "dev/launch.h"
 
@@ -17,15 +17,13 @@ struct dr_dev {
     cl_context context;
     cl_command_queue queue;
     cl_kernel kernels[DR_KERNELS];
-    cl_program *programs; /* one per kernel file */
-    int n_programs;
     cl_mem gemm_temp; /* CLBlast's scratch, grown on demand */
     size_t gemm_temp_bytes;
     uint64_t allocated_bytes, peak_bytes;
     uint64_t launches, kernel_launches[DR_KERNELS];
     int row_group;       /* see dr_row_group */
-    bool packed;         /* see dr_packed */
     int lanes;           /* floats of a vector: 8 or 16; see cl/tile.h */
+    dr_choice choice;    /* see dr_dev_choice */
     dr_profile *profile; /* NULL: not profiling */
 };
 
@@ -39,12 +37,13 @@ dr_status dr_cl_fail(dr_err *err, cl_int code, const char *call);
  * before is waited for. */
 DR_MUST_USE dr_status dr_cl_queue(dr_dev *d, bool timed, dr_err *err);
 
-/* Build every file of the kernel table, from the disk cache where possible, and create
- * the kernels of d. */
+/* Create those kernels of d that its choice wants and that are not there, their programs
+ * from the disk cache where possible; release those that it does not want. */
 DR_MUST_USE dr_status dr_programs_build(dr_dev *d, const dr_conf *conf, dr_err *err);
 
-/* Hand the parameters of a tuning file to CLBlast (see config/tunings/). */
-DR_MUST_USE dr_status dr_gemm_tune(dr_dev *d, const dr_conf *conf, dr_err *err);
+/* Hand the parameters of a tuning file to CLBlast: one of config/tunings/ by its name, or
+ * any by its path. They stay for the life of the process: CLBlast has no way back. */
+DR_MUST_USE dr_status dr_gemm_tune(dr_dev *d, const char *tuning_file, dr_err *err);
 
 /* Record an enqueue under the current label; takes over ev. kernel: its name, static. */
 void dr_profile_add(dr_dev *d, const char *kernel, cl_event ev);

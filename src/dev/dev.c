@@ -1,6 +1,7 @@
 #include "dev/cl.h"
 
 #include "base/host.h"
+#include "base/log.h"
 #include "base/mem.h"
 
 #include <ctype.h>
@@ -175,15 +176,24 @@ static dr_status choose_lanes(dr_dev *d, const dr_conf *conf, dr_err *err)
     return DR_OK;
 }
 
-static dr_status choose_gemm(dr_dev *d, const dr_conf *conf, dr_err *err)
+dr_status dr_dev_use(dr_dev *d, const dr_choice *choice, const dr_conf *conf, dr_err *err)
 {
-    const char *wish = conf->device.gemm;
-    bool any = !strcmp(wish, "auto");
-    if (!any && strcmp(wish, "packed") != 0 && strcmp(wish, "clblast") != 0)
-        return dr_fail_field(err, DR_EINVAL, "device.gemm",
-                             "device.gemm is %s; must be auto, packed or clblast", wish);
-    d->packed = any ? !strcmp(d->info.type, "cpu") : !strcmp(wish, "packed");
-    return DR_OK;
+    d->choice = *choice;
+    dr_status st = dr_programs_build(d, conf, err);
+    return st || !*choice->tuning ? st : dr_gemm_tune(d, choice->tuning, err);
+}
+
+/* What was measured must not keep a device from starting. */
+static dr_status use_first(dr_dev *d, dr_choice *choice, const dr_conf *conf, dr_err *err)
+{
+    char quoted[2200];
+    dr_status st = dr_dev_use(d, choice, conf, err);
+    if (!st || choice->by != DR_BY_MEASURE)
+        return st;
+    dr_log(DR_WARN, "tune.file", "ignored=%s",
+           dr_log_quote(quoted, sizeof quoted, err->message));
+    dr_choice_default(choice, &d->info);
+    return dr_dev_use(d, choice, conf, err);
 }
 
 dr_status dr_dev_open(dr_dev **out, const dr_conf *conf, dr_err *err)
@@ -191,11 +201,13 @@ dr_status dr_dev_open(dr_dev **out, const dr_conf *conf, dr_err *err)
     place p;
     cl_int rc;
     dr_status st;
+    dr_choice choice;
     dr_dev *d = dr_alloc(sizeof *d);
     if (!d)
         return dr_fail(err, DR_ENOMEM, "out of memory");
     if ((st = choose(&p, &d->info, conf->device.select, err)) ||
-        (st = choose_row_group(d, conf, err)) || (st = choose_gemm(d, conf, err)))
+        (st = choose_row_group(d, conf, err)) ||
+        (st = dr_choice_find(&choice, &d->info, conf, err)))
         goto fail;
     d->platform = p.platform;
     d->id = p.id;
@@ -206,8 +218,7 @@ dr_status dr_dev_open(dr_dev **out, const dr_conf *conf, dr_err *err)
         st = dr_cl_fail(err, rc, "clCreateContext");
         goto fail;
     }
-    if ((st = dr_cl_queue(d, false, err)) || (st = dr_programs_build(d, conf, err)) ||
-        (st = dr_gemm_tune(d, conf, err)))
+    if ((st = dr_cl_queue(d, false, err)) || (st = use_first(d, &choice, conf, err)))
         goto fail;
     *out = d;
     return DR_OK;
@@ -226,10 +237,6 @@ void dr_dev_close(dr_dev *d)
     for (int i = 0; i < DR_KERNELS; i++)
         if (d->kernels[i])
             clReleaseKernel(d->kernels[i]);
-    for (int i = 0; i < d->n_programs; i++)
-        if (d->programs[i])
-            clReleaseProgram(d->programs[i]);
-    dr_free(d->programs);
     dr_mem_free(d, d->gemm_temp);
     if (d->queue)
         clReleaseCommandQueue(d->queue);
@@ -253,9 +260,14 @@ int dr_row_group(const dr_dev *d)
     return d->row_group;
 }
 
+const dr_choice *dr_dev_choice(const dr_dev *d)
+{
+    return &d->choice;
+}
+
 bool dr_packed(const dr_dev *d)
 {
-    return d->packed;
+    return d->choice.packed;
 }
 
 int dr_compute_units(const dr_dev *d)

@@ -130,26 +130,20 @@ static dr_status on_tuning(void *ctx, const char *section, const char *key,
     return DR_OK;
 }
 
-/* The file of config/tunings/ that suits the device; NULL: none does. */
-static const dr_embedded *suitable(const dr_dev_info *info)
-{
-    static const struct {
-        const char *type, *platform, *file;
-    } rows[] = { { "cpu", "Portable Computing Language", "pocl-cpu.ini" } };
-    for (size_t i = 0; i < DR_COUNT(rows); i++)
-        if (!strcmp(info->type, rows[i].type) && !strcmp(info->platform, rows[i].platform))
-            return dr_embedded_find(dr_tuning_files, rows[i].file);
-    return NULL;
-}
-
-dr_status dr_gemm_tune(dr_dev *d, const dr_conf *conf, dr_err *err)
+dr_status dr_gemm_tune(dr_dev *d, const char *tuning_file, dr_err *err)
 {
     tuning t = { .id = d->id };
-    const char *wish = conf->device.tuning;
-    const dr_embedded *e = *wish ? NULL : suitable(&d->info);
-    if (!strcmp(wish, "none") || (!*wish && !e))
-        return DR_OK;
+    const dr_embedded *e = dr_embedded_find(dr_tuning_files, tuning_file);
     dr_status st = e ? dr_ini_text(e->name, e->text, on_tuning, &t, err)
-                     : dr_ini_read(wish, on_tuning, &t, err);
+                     : dr_ini_read(tuning_file, on_tuning, &t, err);
     return st ? st : apply(&t, err);
+}
+
+#define TEXT(x)    #x
+#define VERSION(x) TEXT(x)
+
+const char *dr_clblast_version(void)
+{
+    return VERSION(CLBLAST_VERSION_MAJOR) "." VERSION(CLBLAST_VERSION_MINOR) "." VERSION(
+        CLBLAST_VERSION_PATCH);
 }

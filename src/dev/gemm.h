@@ -14,7 +14,7 @@ typedef struct {
 /* C[m,n] = alpha * A[m,k] · op(B) + beta * C for each of `batch` triples.
  * b_transposed: B is stored [n,k], otherwise [k,n], which CLBlast reads without a copy.
  * The one door to CLBlast. */
-typedef struct {
+typedef struct dr_gemm_args {
     int64_t m, n, k, batch;
     dr_mat a, b, c;
     bool b_transposed;
@@ -22,5 +22,8 @@ typedef struct {
 } dr_gemm_args;
 
 DR_MUST_USE dr_status dr_gemm(dr_dev *d, const dr_gemm_args *g, dr_err *err);
+
+/* "1.5.3" */
+const char *dr_clblast_version(void);
 
 #endif

@@ -58,8 +58,8 @@ DR_MUST_USE dr_status dr_finish(dr_dev *d, dr_err *err);
  * device.row_group overrides it. */
 int dr_row_group(const dr_dev *d);
 
-/* Whether matrices lie packed and are multiplied by our own kernels (cl/gemm.cl): CPUs,
- * unless device.gemm says otherwise. Elsewhere they are rows of floats, for CLBlast. */
+/* Whether matrices lie packed and are multiplied by our own kernels (cl/gemm.cl), as the
+ * device's choice says (dev/choice.h). Otherwise they are rows of floats, for CLBlast. */
 bool dr_packed(const dr_dev *d);
 
 /* Threads, multiprocessors: what runs work-groups at the same time. */

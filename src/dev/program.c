@@ -155,30 +155,46 @@ done:
     return st;
 }
 
-dr_status dr_programs_build(dr_dev *d, const dr_conf *conf, dr_err *err)
+/* Whether kernel i is wanted and missing. */
+static bool missing(const dr_dev *d, int i)
 {
-    dr_status st;
+    return !d->kernels[i] && (d->choice.packed || !registry[i].packed);
+}
+
+/* The missing kernels among those of one file, which stand together: [first, end). */
+static dr_status create(dr_dev *d, int first, int end, const dr_conf *conf, dr_err *err)
+{
+    cl_program p = NULL;
     cl_int rc;
-    if (!(d->programs = dr_alloc(DR_KERNELS * sizeof *d->programs)))
-        return dr_fail(err, DR_ENOMEM, "out of memory");
-    const char *last = "";
-    for (int i = 0; i < DR_KERNELS; i++) {
-        if (registry[i].packed && !d->packed)
+    dr_status st = DR_OK;
+    for (int i = first; i < end && !st; i++) {
+        if (!missing(d, i))
             continue;
-        /* Rows of one file stand together in the registry. */
-        if (strcmp(registry[i].file, last) != 0) {
-            last = registry[i].file;
-            if ((st = build(&d->programs[d->n_programs], d, registry[i].file, conf, err)))
-                return st;
-            d->n_programs++;
-        }
-        d->kernels[i] =
-            clCreateKernel(d->programs[d->n_programs - 1], registry[i].name, &rc);
-        if (!d->kernels[i]) {
+        if (!p && (st = build(&p, d, registry[i].file, conf, err)))
+            break;
+        if (!(d->kernels[i] = clCreateKernel(p, registry[i].name, &rc))) {
             st = dr_cl_fail(err, rc, "clCreateKernel");
             dr_err_wrap(err, "%s in %s", registry[i].name, registry[i].file);
-            return st;
         }
     }
-    return DR_OK;
+    if (p)
+        clReleaseProgram(p); /* its kernels hold it */
+    return st;
+}
+
+dr_status dr_programs_build(dr_dev *d, const dr_conf *conf, dr_err *err)
+{
+    dr_status st = DR_OK;
+    for (int i = 0; i < DR_KERNELS; i++)
+        if (registry[i].packed && !d->choice.packed && d->kernels[i]) {
+            clReleaseKernel(d->kernels[i]);
+            d->kernels[i] = NULL;
+        }
+    for (int first = 0, end; first < DR_KERNELS && !st; first = end) {
+        for (end = first; end < DR_KERNELS; end++)
+            if (strcmp(registry[end].file, registry[first].file) != 0)
+                break;
+        st = create(d, first, end, conf, err);
+    }
+    return st;
 }

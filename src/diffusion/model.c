@@ -6,6 +6,7 @@
 #include "dev/dev.h"
 #include "diffusion/loras.h"
 #include "op/selftest.h"
+#include "op/tune.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -330,7 +331,9 @@ dr_status dr_model_load(dr_model **out, dr_dev *dev, const char *path, const dr_
 dr_status dr_model_open(dr_model **out, dr_dev *dev, const char *path, const dr_conf *conf,
                         void (*progress)(void *ctx, double share), void *ctx, dr_err *err)
 {
-    dr_status st = dev && conf->device.self_test ? dr_selftest(dev, err) : DR_OK;
+    dr_status st = dev ? dr_tune_start(dev, conf, err) : DR_OK;
+    if (!st && dev && conf->device.self_test)
+        st = dr_selftest(dev, err);
     return st ? st : dr_model_load(out, dev, path, conf, progress, ctx, err);
 }
 

@@ -8,6 +8,7 @@
 #include "dev/dev.h"
 #include "diffusion/model.h"
 #include "op/selftest.h"
+#include "op/tune.h"
 
 #include <assert.h>
 #include <dirent.h>
@@ -428,6 +429,8 @@ static dr_status load(dr_models *ms, entry *e, void (*progress)(void *ctx, doubl
     int64_t need, limit = dr_model_memory(ms->dev, ms->conf->model.memory_mb);
     dr_model *m = NULL;
     dr_status st;
+    if (!ms->tested && (st = dr_tune_start(ms->dev, ms->conf, err)))
+        return st;
     if (!ms->tested && ms->conf->device.self_test && (st = dr_selftest(ms->dev, err)))
         return st;
     ms->tested = true;

@@ -15,6 +15,7 @@
  * from one thread. */
 
 typedef struct dr_dev dr_dev; /* dev/dev.h */
+struct dr_tune_shapes;        /* op/tune.h */
 
 /* A loaded model: tokenizer, text encoder, UNet, autoencoder. */
 typedef struct dr_model dr_model;
@@ -184,5 +185,11 @@ void dr_parameters_text(dr_buf *out, const dr_model *m, const dr_job *job,
  * counts, dtypes, parameters and memory; as one JSON object when json. */
 DR_MUST_USE dr_status dr_model_inspect(dr_buf *out, const char *path, bool json,
                                        dr_err *err);
+
+/* The operations of one picture of a model, width x height pixels (0: the model's size),
+ * and how often each runs; from configs and headers only. */
+DR_MUST_USE dr_status dr_model_shapes(struct dr_tune_shapes *out, const char *path,
+                                      const dr_conf *conf, int64_t width, int64_t height,
+                                      dr_err *err);
 
 #endif

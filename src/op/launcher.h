@@ -34,6 +34,7 @@ static inline int64_t at_most(int64_t a, int64_t b)
 /* Whether an operation has to return at once; books what follows under label. */
 static inline bool stop(dr_run *r, const char *label)
 {
+    r->label = label;
     if (!r->err.code && !r->dry)
         dr_profile_label(r->dev, label);
     return r->err.code != DR_OK;
@@ -125,6 +126,8 @@ static inline void work(dr_run *r, double flops)
 static inline void gemm(dr_run *r, const dr_gemm_args *g)
 {
     work(r, 2.0 * (double)g->m * (double)g->n * (double)g->k * (double)g->batch);
+    if (r->watch && !r->err.code)
+        r->watch(r->watch_ctx, r->label, g);
     if (!r->err.code && !r->dry)
         (void)!dr_gemm(r->dev, g, &r->err);
 }

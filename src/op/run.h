@@ -31,6 +31,7 @@ typedef struct {
 } dr_mark;
 
 struct dr_slab;
+struct dr_gemm_args; /* dev/gemm.h */
 
 struct dr_run {
     dr_dev *dev;
@@ -51,6 +52,11 @@ struct dr_run {
      * "mid_block.attentions.0". */
     void (*tap)(void *ctx, const char *name, dr_tensor x);
     void *tap_ctx;
+    /* May be set to see the products that CLBlast would get, dry or real, and which
+     * operation asks for them: "linear", "conv2d", "attention". */
+    void (*watch)(void *ctx, const char *label, const struct dr_gemm_args *g);
+    void *watch_ctx;
+    const char *label; /* of the operation that runs */
 };
 
 /* A run on dev, or without one (NULL) for dry runs only. Tile sizes in bytes. */

@@ -13,7 +13,7 @@ from conftest import PROGRAM, ROOT, darkroom, environment
 
 DEMO = ROOT / "contrib/demo-model/model"
 TINY = ROOT / "tests/golden/tiny-sd1/model"
-COMMANDS = ["worker", "submit", "watch", "generate", "inspect", "devices", "config"]
+COMMANDS = ["worker", "submit", "watch", "generate", "inspect", "devices", "tune", "config"]
 
 
 def run(*arguments, **env):

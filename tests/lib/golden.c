@@ -30,6 +30,7 @@ golden *golden_open(const char *dir)
     assert_non_null(g->mem = dr_arena_new());
     must(dr_conf_init(&g->conf, &err), "settings", &err);
     must(dr_conf_env(&g->conf, &err), "settings", &err);
+    must(dr_conf_set(&g->conf, "device.tune", "off", &err), "settings", &err);
     must(dr_path_join(path, dir, "cases.json", &err), dir, &err);
     must(dr_json_read(&g->cases, path, &err), path, &err);
     must(dr_weights_open(&g->stages, dir, "stages", &err), dir, &err);

@@ -3,6 +3,8 @@
 
 #include "base/arena.h"
 #include "base/conf.h"
+#include "base/embed.h"
+#include "base/file.h"
 #include "base/mem.h"
 #include "base/rng.h"
 #include "dev/dev.h"
@@ -17,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -41,7 +44,9 @@ static inline int kit_open(kit *k, int row_group)
 {
     dr_err err = { 0 };
     *k = (kit){ .mem = dr_arena_new() };
-    if (dr_conf_init(&k->conf, &err) || dr_conf_env(&k->conf, &err)) {
+    /* Not what an earlier program measured: the kernels of this type of device. */
+    if (dr_conf_init(&k->conf, &err) || dr_conf_env(&k->conf, &err) ||
+        dr_conf_set(&k->conf, "device.tune", "off", &err)) {
         print_error("%s\n", err.message);
         return -1;
     }
@@ -197,6 +202,42 @@ static inline int kit_teardown(void **state)
     kit_close(*state);
     dr_free(*state);
     return 0;
+}
+
+/* --- wrong kernels, for device.cl_dir --- */
+
+/* One slip in a kernel and what must find it. */
+typedef struct {
+    const char *file, *right, *wrong, *op;
+} kit_slip;
+
+/* Write the kernels to dir, with s made in its file. */
+static inline void kit_write_kernels(const char *dir, const kit_slip *s)
+{
+    char path[DR_PATH_MAX];
+    for (const dr_embedded *e = dr_kernel_files; e->name; e++) {
+        dr_buf text = { 0 };
+        const char *at = strcmp(e->name, s->file) ? NULL : strstr(e->text, s->right);
+        if (!strcmp(e->name, s->file) && !at)
+            fail_msg("%s no longer has \"%s\"", s->file, s->right);
+        if (at) {
+            dr_buf_put(&text, e->text, (size_t)(at - e->text));
+            dr_buf_puts(&text, s->wrong);
+        }
+        dr_buf_puts(&text, at ? at + strlen(s->right) : e->text);
+        assert_int_equal(dr_path_join(path, dir, e->name, NULL), DR_OK);
+        assert_int_equal(dr_file_write(path, text.data, text.len, NULL), DR_OK);
+        dr_buf_free(&text);
+    }
+}
+
+static inline void kit_remove_kernels(const char *dir)
+{
+    char path[DR_PATH_MAX];
+    for (const dr_embedded *e = dr_kernel_files; e->name; e++) {
+        assert_int_equal(dr_path_join(path, dir, e->name, NULL), DR_OK);
+        unlink(path);
+    }
 }
 
 #endif

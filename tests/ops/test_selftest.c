@@ -1,8 +1,6 @@
 /* The self-test passes on a sound device and finds kernels that are slightly wrong. */
 #include "kit.h"
 
-#include "base/embed.h"
-#include "base/file.h"
 #include "op/selftest.h"
 
 #include <unistd.h>
@@ -15,12 +13,8 @@ static void test_passes(void **state)
         fail_msg("%s", err.message);
 }
 
-/* One slip in a kernel and the operation that the message must name. */
-typedef struct {
-    const char *file, *right, *wrong, *op;
-} slip;
-
-static const slip slips[] = {
+/* Each with the operation that the message must name. */
+static const kit_slip slips[] = {
     { "norm.cl", "/ size + eps", "/ size", "group_norm" },
     { "norm.cl", "/ cols + eps", "/ (cols - 1) + eps", "layer_norm" },
     { "softmax.cl", "+ first + 1", "+ first", "attention" },
@@ -39,36 +33,16 @@ static const slip slips[] = {
     { "embed.cl", "r % length * cols", "r / length * cols", "embed_tokens" },
 };
 
-/* Write the kernels to dir, with s made in its file. */
-static void write_kernels(const char *dir, const slip *s)
-{
-    char path[DR_PATH_MAX];
-    for (const dr_embedded *e = dr_kernel_files; e->name; e++) {
-        dr_buf text = { 0 };
-        const char *at = strcmp(e->name, s->file) ? NULL : strstr(e->text, s->right);
-        if (!strcmp(e->name, s->file) && !at)
-            fail_msg("%s no longer has \"%s\"", s->file, s->right);
-        if (at) {
-            dr_buf_put(&text, e->text, (size_t)(at - e->text));
-            dr_buf_puts(&text, s->wrong);
-        }
-        dr_buf_puts(&text, at ? at + strlen(s->right) : e->text);
-        assert_int_equal(dr_path_join(path, dir, e->name, NULL), DR_OK);
-        assert_int_equal(dr_file_write(path, text.data, text.len, NULL), DR_OK);
-        dr_buf_free(&text);
-    }
-}
-
 static void test_finds_slips(void **state)
 {
     kit *k = *state;
-    char dir[] = "/tmp/darkroom-slips-XXXXXX", path[DR_PATH_MAX];
+    char dir[] = "/tmp/darkroom-slips-XXXXXX";
     dr_err err = { 0 };
     assert_non_null(mkdtemp(dir));
     assert_int_equal(dr_conf_set(&k->conf, "device.cl_dir", dir, NULL), DR_OK);
     for (size_t i = 0; i < DR_COUNT(slips); i++) {
         dr_dev *dev;
-        write_kernels(dir, &slips[i]);
+        kit_write_kernels(dir, &slips[i]);
         if (dr_dev_open(&dev, &k->conf, &err))
             fail_msg("%s", err.message);
         dr_status st = dr_selftest(dev, &err);
@@ -77,10 +51,7 @@ static void test_finds_slips(void **state)
             fail_msg("%s: %s for %s gave %d: %s", slips[i].file, slips[i].wrong,
                      slips[i].right, st, st ? err.message : "");
     }
-    for (const dr_embedded *e = dr_kernel_files; e->name; e++) {
-        assert_int_equal(dr_path_join(path, dir, e->name, NULL), DR_OK);
-        unlink(path);
-    }
+    kit_remove_kernels(dir);
     rmdir(dir);
 }
 

@@ -238,6 +238,24 @@ static void test_forgotten_map(void **state)
     dr_free(text);
 }
 
+static void test_lock(void **state)
+{
+    (void)state;
+    char path[DR_PATH_MAX];
+    assert_int_equal(dr_path_join(path, dir, "lock", NULL), DR_OK);
+    int first = dr_file_lock(path, 0);
+    assert_true(first >= 0);
+    assert_int_equal(dr_file_lock(path, 60), -1);
+    dr_file_unlock(first);
+    int second = dr_file_lock(path, 0);
+    assert_true(second >= 0);
+    dr_file_unlock(second);
+    unlink(path);
+    dr_file_unlock(-1);
+    assert_int_equal(dr_path_join(path, dir, "no/such/lock", NULL), DR_OK);
+    assert_int_equal(dr_file_lock(path, 1000), -1);
+}
+
 static void test_dirs(void **state)
 {
     (void)state;
@@ -410,6 +428,7 @@ int main(void)
         cmocka_unit_test(test_buf),
         cmocka_unit_test(test_files),
         cmocka_unit_test(test_forgotten_map),
+        cmocka_unit_test(test_lock),
         cmocka_unit_test(test_dirs),
         cmocka_unit_test(test_log_quote),
         cmocka_unit_test(test_log_levels),
