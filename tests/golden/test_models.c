@@ -583,7 +583,7 @@ static void swaps_leave_nothing_behind(void **state)
 {
     fixture *f = *state;
     static const char *const turn[] = { "tiny", "demo" };
-    size_t before = 0, device[2] = { 0 }, most = 0;
+    size_t before = 0, half = 0, device[2] = { 0 }, most = 0;
     uint64_t allocations[2] = { 0 };
     link_to(f, "demo", DEMO);
     link_to(f, "tiny", TINY);
@@ -596,20 +596,23 @@ static void swaps_leave_nothing_behind(void **state)
         count = dr_alloc_count() - count;
         assert_memory_equal(p.rgb, first[i % 2].rgb, sizeof p.rgb);
         if (i < WARM_SWAPS) {
-            before = process_bytes();
+            before = half = process_bytes();
             most = device_most;
             device[i % 2] = device_bytes;
             allocations[i % 2] = count;
         }
         assert_int_equal(device_bytes, device[i % 2]);
         assert_int_equal(count, allocations[i % 2]);
+        if (i == (WARM_SWAPS + SWAPS) / 2)
+            half = process_bytes();
     }
     assert_int_equal(device_most, most);
     size_t after = process_bytes();
-    print_message("%d swaps: %zu KiB before, %zu KiB after\n", SWAPS - WARM_SWAPS,
-                  before >> 10, after >> 10);
+    print_message("%d swaps: %zu KiB before, %zu KiB half way, %zu KiB after\n",
+                  SWAPS - WARM_SWAPS, before >> 10, half >> 10, after >> 10);
 #ifndef __SANITIZE_ADDRESS__ /* which keeps what is freed for a while */
-    assert_true(after < before + GROWN_MAX);
+    /* A leak grows all the time; on a busy machine a thread's heap may grow once. */
+    assert_true(half < before + GROWN_MAX / 2 || after < half + GROWN_MAX / 2);
 #endif
     dr_models_make_room(f->ms, -1);
     size_t none = device_bytes;
