@@ -10,12 +10,6 @@ mkdir -p "$build/cache"
 python3 -B bench/run.py "$build" "$@"
 
 venv="$build/bench/plot-venv"
-requirements=bench/requirements.txt
-if ! cmp -s "$requirements" "$venv/requirements.txt"; then
-    rm -rf "$venv"
-    python3 -m venv "$venv"
-    "$venv/bin/pip" install -q -r "$requirements"
-    cp "$requirements" "$venv/requirements.txt"
-fi
+sh contrib/venv.sh "$venv" bench/requirements.txt
 "$venv/bin/python" -B bench/plot.py "$build/bench/results.json" "$build/bench/results.png"
 echo "$build/bench/results.png"

@@ -15,7 +15,7 @@ model_s=300
 for name in $(env | sed -n 's/^\(DARKROOM_[A-Z0-9_]*\)=.*/\1/p'); do unset "$name"; done
 export XDG_CACHE_HOME="$build/cache" DARKROOM_BUILD="$build" PYTHONDONTWRITEBYTECODE=1
 
-sh contrib/venv.sh || exit 1
+sh contrib/venv.sh build/venv tests/e2e/requirements.txt || exit 1
 
 # run TITLE FILE NAME=VALUE…: one file of tests in its long form.
 run() {

@@ -34,15 +34,16 @@ run_program() {
     fi
 }
 
-# The number in front of a word of pytest's last line, 0 without it.
+# The number in front of a word of pytest's closing line, 0 without it; what a server that is
+# being stopped says may come after it.
 count() {
-    n="$(tail -n 1 "$log" | sed -n "s/.*[^0-9]\([0-9][0-9]*\) $1.*/\1/p;s/^\([0-9][0-9]*\) $1.*/\1/p" | head -n 1)"
+    n="$(grep -E ' in [0-9.]+s' "$log" | tail -n 1 | sed -n "s/.*[^0-9]\([0-9][0-9]*\) $1.*/\1/p;s/^\([0-9][0-9]*\) $1.*/\1/p" | head -n 1)"
     echo "${n:-0}"
 }
 
 run_pytest() {
     log="$build/tests/e2e.log"
-    if ! sh contrib/venv.sh; then
+    if ! sh contrib/venv.sh "$venv" tests/e2e/requirements.txt; then
         echo "FAILED  tests/e2e: no virtual environment in $venv"
         failed=$((failed + 1))
         return

@@ -12,8 +12,7 @@ venv=build/ml
 
 # cases.json is written last: with it the fixture is complete.
 if [ ! -f "$fixture/cases.json" ]; then
-    [ -x "$venv/bin/python" ] || python3 -m venv "$venv"
-    "$venv/bin/pip" install -q -r contrib/goldens/requirements.txt
+    sh contrib/venv.sh "$venv" contrib/goldens/requirements.txt
     "$venv/bin/python" contrib/goldens/fullwidth.py "$fixture"
 fi
 mkdir -p "$build/cache"

@@ -1,10 +1,9 @@
 #!/bin/sh
-# The virtual environment for tests/e2e, in build/venv: pytest and what the clients need. Made
-# again when the list changes.
+# A virtual environment in FOLDER with the packages of a list; made again when the list
+# changes. usage: venv.sh FOLDER REQUIREMENTS.txt
 set -eu
-cd "$(dirname "$0")/.."
-requirements=tests/e2e/requirements.txt
-venv=build/venv
+venv="${1:?usage: venv.sh FOLDER REQUIREMENTS.txt}"
+requirements="${2:?usage: venv.sh FOLDER REQUIREMENTS.txt}"
 
 cmp -s "$requirements" "$venv/requirements.txt" && exit 0
 rm -rf "$venv"

@@ -14,9 +14,8 @@ mkdir -p "$out"
 stamp="$out/made"
 want="$(cat bench/queue/requirements.txt bench/queue/asynq/* bench/queue/bullmq/* | cksum)"
 if [ "$(cat "$stamp" 2>/dev/null)" != "$want" ]; then
-    rm -rf "$out/venv" "$out/bullmq"
-    python3 -m venv "$out/venv"
-    "$out/venv/bin/pip" install -q -r bench/queue/requirements.txt
+    rm -rf "$out/bullmq"
+    sh contrib/venv.sh "$out/venv" bench/queue/requirements.txt
     cp -R bench/queue/bullmq "$out/bullmq"
     (cd "$out/bullmq" && PATH="$out/venv/bin:$PATH" npm ci --no-audit --no-fund --ignore-scripts)
     (cd bench/queue/asynq && CGO_ENABLED=0 GOTOOLCHAIN=local GOCACHE="$out/go-cache" \
