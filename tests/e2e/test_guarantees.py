@@ -426,7 +426,8 @@ def models_folder(tmp_path, *names):
 def test_a_worker_serves_several_models_and_prefers_the_loaded_one(lab, tmp_path):
     folder = models_folder(tmp_path, "a", "b")
     redis = lab.redis()
-    worker = lab.worker(redis, "--set", f"model.dir={folder}", "--set", "model.memory_mb=40",).ready()
+    worker = lab.worker(redis, "--set", f"model.dir={folder}", "--set", "model.memory_mb=40",
+                        "--set", "model.affinity_ms=120000").ready()    # a busy machine is slow
     first = redis.submit(**LONG, model="a")
     until(lambda: redis.is_running(first))
     order = [redis.submit(**SMALL, model=m) for m in ("b", "a", "b", "a")]
