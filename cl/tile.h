@@ -55,6 +55,7 @@
         EACH(i, n)                                                                          \
         {                                                                                   \
             p[i] = a + min(i, rows - 1) * ld_a;                                             \
+            SOON(c + (n + i) * ld_c);                                                       \
             EACH(x, VECTORS)                                                                \
             sum[i][x] = fresh ? (float16)0.0f : vload16(x, c + i * ld_c);                   \
         }                                                                                   \
