@@ -46,25 +46,26 @@ multiply_packed(__global const float *x, long x_at, __global const uchar *w, lon
                              c + ((p * PARTS + part) * ROWS + r) * WIDTH, WIDTH, k0 == 0);
         }
     }
-    for (int i = 0; i < n_panels * 2; i++) {
-        long col = p0 * PANEL + i * 16, left = out - col;
-        float16 shift = 0.0f, gate_shift = 0.0f;
-        if (left <= 0)
-            break;
-        if (has & 1)
-            shift = load16(bias + bias_at + col, left);
-        if (gated && has & 1)
-            gate_shift = vload16(0, bias + bias_at + out + col);
-        for (int r = 0; r < n_rows; r++) {
-            long at = first + r0 + r;
-            float16 v = vload16(vector_of(r, i, ROWS), c) + shift;
-            if (gated)
-                v *= gelu_16(vload16(vector_of(r, i + n_panels * 2, ROWS), c) + gate_shift);
+    int vectors = min(n_panels * 2L, (out - p0 * PANEL + 15) / 16);
+    for (int r = 0; r < n_rows; r++) {
+        long at = first + r0 + r, col = p0 * PANEL, left = out - col;
+        __global const float *shift = bias + bias_at + col;
+        __global const float *add = residual + residual_at + at * out + col;
+        __global const float *own = row + row_at + (has & 2 ? at / t % row_n * out : 0) + col;
+        __global float *to = y + y_at + at * out + col;
+        for (int i = 0; i < vectors; i++, left -= 16) {
+            float16 v = vload16(vector_of(r, i, ROWS), c);
+            if (has & 1)
+                v += load16(shift + i * 16, left);
+            if (gated) {
+                float16 gate = vload16(vector_of(r, i + n_panels * 2, ROWS), c);
+                v *= gelu_16(has & 1 ? gate + vload16(i, shift + out) : gate);
+            }
             if (has & 2)
-                v += load16(row + row_at + at / t % row_n * out + col, left);
+                v += load16(own + i * 16, left);
             if (has & 4)
-                v += load16(residual + residual_at + at * out + col, left);
-            store16(v, y + y_at + at * out + col, left);
+                v += load16(add + i * 16, left);
+            store16(v, to + i * 16, left);
         }
     }
 }

@@ -26,7 +26,7 @@ static const kit_slip slips[] = {
     { "sample.cl", "base - along * p", "base + along * p", "guide across" },
     { "sample.cl", "+ (1.0f - m) *", "+ (0.9f - m) *", "repaint" },
     { "gemm.cl", "if (has & 4)", "if (has & 8)", "conv2d packed" },
-    { "gemm.cl", "bias_at + out + col", "bias_at + col", "linear_geglu" },
+    { "gemm.cl", "shift + out)", "shift)", "linear_geglu" },
     { "winograd.cl", "q + 8.0f * t", "q + 4.0f * t", "conv2d by Winograd" },
     { "attention.cl", "*sum * keep", "*sum", "attention" },
     { "weights.cl", "<< 16", "<< 15", "unpack_weights bf16" },
