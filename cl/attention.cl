@@ -7,7 +7,7 @@
  * where that is enough; zeros beyond d and beyond the last key. */
 
 #define QUERIES 48 /* most of a task: a multiple of TILE */
-#define KEYS 256   /* at a time, at most: a multiple of PANEL */
+#define KEYS 128   /* at a time, at most: a multiple of PANEL */
 #define CHANNELS 512 /* of a head, at most */
 
 DEFINE_TILES(score_tile, __global, __global)
@@ -91,7 +91,7 @@ attend(__global const float *q, long q_at, __global const float *kt, long kt_at,
        __global const float *vt, long vt_at, __global float *y, long y_at, int queries,
        int keys, int heads, int d, int causal, int rows, int step)
 {
-    float s[TILE * KEYS], o[QUERIES * CHANNELS], top[QUERIES], sum[QUERIES];
+    float s[QUERIES * KEYS], o[QUERIES * CHANNELS], top[QUERIES], sum[QUERIES];
     long t0 = get_global_id(0) * rows, head = get_global_id(1), c = (long)heads * d;
     int n = min((long)rows, queries - t0), wide = wide_panels(d), narrow = narrow_columns(d);
     int width = wide * WIDTH + narrow;
@@ -108,30 +108,33 @@ attend(__global const float *q, long q_at, __global const float *kt, long kt_at,
         vstore8((float8)0.0f, i, o);
     for (int k0 = 0; k0 < seen; k0 += step) {
         int here = min(step, seen - k0);
-        for (int r = 0; r < n; r += TILE) {
-            for (int j = 0; j < here; j += WIDTH)
-                score_tile(q + r * c, c, 16, n - r, kt + (k0 + j) * (long)d, d, s + j, KEYS, true);
-            for (int i = 0; i < TILE; i++) {
-                int count = causal ? min((long)here, t0 + r + i + 1 - k0) : here;
-                float *p = s + i * KEYS;
-                float keep = count > 0 ? weigh(p, count, top + r + i, sum + r + i) : 1.0f;
-                for (int j = max(count, 0); j < here; j++)
-                    p[j] = 0.0f;
-                if (keep != 1.0f)
-                    for (int j = 0; j < width; j += 8) {
-                        float *z = o + place(j, r + i, QUERIES, wide, narrow);
-                        vstore8(keep * vload8(0, z), 0, z);
-                    }
-            }
-            for (int j = 0; j < wide; j++)
-                value_tile(s, KEYS, 16, TILE, vt + (j * all + k0) * WIDTH, here,
+        for (int j = 0; j < here; j += WIDTH)
+            for (int r = 0; r < n; r += TILE)
+                score_tile(q + r * c, c, 16, n - r, kt + (k0 + j) * (long)d, d,
+                           s + r * KEYS + j, KEYS, true);
+        for (int r = 0; r < n; r++) {
+            int count = causal ? min((long)here, t0 + r + 1 - k0) : here;
+            float *p = s + r * KEYS;
+            float keep = count > 0 ? weigh(p, count, top + r, sum + r) : 1.0f;
+            for (int j = max(count, 0); j < here; j++)
+                p[j] = 0.0f;
+            if (keep != 1.0f)
+                for (int j = 0; j < width; j += 8) {
+                    float *z = o + place(j, r, QUERIES, wide, narrow);
+                    vstore8(keep * vload8(0, z), 0, z);
+                }
+        }
+        for (int j = 0; j < wide; j++)
+            for (int r = 0; r < n; r += TILE)
+                value_tile(s + r * KEYS, KEYS, 16, n - r, vt + (j * all + k0) * WIDTH, here,
                            o + (j * QUERIES + r) * WIDTH, WIDTH, false);
-            __global const float *last = vt + wide * all * WIDTH + (long)k0 * narrow;
+        __global const float *last = vt + wide * all * WIDTH + (long)k0 * narrow;
+        for (int r = 0; r < n; r += TILE) {
             float *to = o + wide * QUERIES * WIDTH + r * narrow;
             if (narrow == 16)
-                last_tile_16(s, KEYS, last, here, to, 16);
+                last_tile_16(s + r * KEYS, KEYS, n - r, last, here, to, 16);
             else if (narrow == 8)
-                last_tile_8(s, KEYS, last, here, to, 8);
+                last_tile_8(s + r * KEYS, KEYS, n - r, last, here, to, 8);
         }
     }
     for (int r = 0; r < n; r++) {

@@ -89,18 +89,22 @@
             name##_few(a, ld_a, block_a, rows, b, depth, c, ld_c, fresh);                   \
     }
 
-/* DEFINE_NARROW_TILE: c[TILE, n] += a[TILE, depth] · b[depth, n], n 8 or 16. */
+/* DEFINE_NARROW_TILE: c[r, n] += a[r, depth] · b[depth, n], n 8 or 16, r as above. */
 #define DEFINE_NARROW_TILE(name, n, a_space, b_space)                                       \
-    inline void name(a_space const float *a, long ld_a, b_space const float *b, int depth,  \
-                     float *c, int ld_c)                                                    \
+    inline void name(a_space const float *a, long ld_a, int rows, b_space const float *b,   \
+                     int depth, float *c, int ld_c)                                         \
     {                                                                                       \
+        a_space const float *p[TILE];                                                       \
         float##n sum[TILE];                                                                 \
         EACH(i, TILE)                                                                       \
-        sum[i] = vload##n(0, c + i * ld_c);                                                 \
+        {                                                                                   \
+            p[i] = a + min(i, rows - 1) * ld_a;                                             \
+            sum[i] = vload##n(0, c + i * ld_c);                                             \
+        }                                                                                   \
         for (int k = 0; k < depth; k++) {                                                   \
             float##n row = vload##n(k, b);                                                  \
             EACH(i, TILE)                                                                   \
-            sum[i] = fma((float##n)a[i * ld_a + k], row, sum[i]);                           \
+            sum[i] = fma((float##n)p[i][k], row, sum[i]);                                   \
         }                                                                                   \
         EACH(i, TILE)                                                                       \
         vstore##n(sum[i], 0, c + i * ld_c);                                                 \

@@ -19,7 +19,7 @@ static int64_t text_of(dr_tensor q, dr_tensor k, const int *texts, int64_t i)
 #define HEAD_CHANNELS 512 /* CHANNELS of cl/attention.cl */
 #define TASK_QUERIES  48
 #define STEP_FLOATS   (96 * 1024) /* of keys and values that a task works on at once */
-#define STEP_MOST     256
+#define STEP_MOST     128
 #define LOG2_E        1.4426950408889634
 
 static void fused(dr_run *r, dr_tensor q, dr_tensor k, dr_tensor v, dr_tensor y,
