@@ -65,7 +65,7 @@ multiply_packed(__global const float *x, long x_at, __global const uchar *w, lon
                 v += load16(own + i * 16, left);
             if (has & 4)
                 v += load16(add + i * 16, left);
-            store16(v, to + i * 16, left);
+            stream16(v, to + i * 16, left);
         }
     }
 }

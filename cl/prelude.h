@@ -67,6 +67,19 @@ inline void store16(float16 v, __global float *p, long n)
         store8(v.hi, p + BLOCK, n - BLOCK);
 }
 
+/* store16 past the cache, for results that are too large to be found in it later: lines need
+ * not be read before they are written. */
+inline void stream16(float16 v, __global float *p, long n)
+{
+#ifdef __clang__
+    if (n >= 16 && (ulong)p % sizeof v == 0) {
+        __builtin_nontemporal_store(v, (__global float16 *)p);
+        return;
+    }
+#endif
+    store16(v, p, n);
+}
+
 /* x·Φ(x), with Φ by Abramowitz & Stegun 7.1.26: wrong by at most 8e-8, and unlike erf a
  * vector operation on every device. EXP: e^x for x <= 0. */
 #define DEFINE_GELU(name, type, EXP)                                                        \

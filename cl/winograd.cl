@@ -195,7 +195,7 @@ winograd_multiply(__global const float *v, long v_at, __global const uchar *w, l
                     float16 z = o[j] + shift;
                     if (has & 4)
                         z += load16(residual + residual_at + at, left);
-                    store16(z, y + y_at + at, left);
+                    stream16(z, y + y_at + at, left);
                 }
             }
         }
