@@ -71,6 +71,8 @@ winograd_input(__global const float *x, long x_at, __global float *v, long v_at,
             {
                 float16 d[6], o[6];
                 EACH(i, 6)
+                SOON(x + from[i * 6 + j] + k + 32);
+                EACH(i, 6)
                 d[i] = from[i * 6 + j] < 0
                            ? (float16)0.0f
                            : in_scale * load16(x + from[i * 6 + j] + k, c - k);
