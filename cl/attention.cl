@@ -12,8 +12,8 @@
 
 DEFINE_TILES(score_tile, __global, __global)
 DEFINE_TILES(value_tile, __private, __global)
-DEFINE_NARROW_TILE(last_tile_16, 16, __private, __global)
-DEFINE_NARROW_TILE(last_tile_8, 8, __private, __global)
+DEFINE_TILE(last_tile_16, TILE, 16, 1, __private, __global)
+DEFINE_TILE(last_tile_8, TILE, 8, 1, __private, __global)
 
 /* Panels of WIDTH columns of v, and the columns of the one behind them: 0, 8 or, with wide
  * tiles, 16. */
@@ -132,9 +132,9 @@ attend(__global const float *q, long q_at, __global const float *kt, long kt_at,
         for (int r = 0; r < n; r += TILE) {
             float *to = o + wide * QUERIES * WIDTH + r * narrow;
             if (narrow == 16)
-                last_tile_16(s + r * KEYS, KEYS, n - r, last, here, to, 16);
+                last_tile_16(s + r * KEYS, KEYS, 16, n - r, last, here, to, 16, false);
             else if (narrow == 8)
-                last_tile_8(s + r * KEYS, KEYS, n - r, last, here, to, 8);
+                last_tile_8(s + r * KEYS, KEYS, 16, n - r, last, here, to, 8, false);
         }
     }
     for (int r = 0; r < n; r++) {

@@ -27,57 +27,60 @@
 #define SOON(p)
 #endif
 
-/* DEFINE_TILES(name, space of a, space of b) makes name(): c[r, WIDTH] (ld_c floats between
- * rows) += a[r, depth] · b[depth, WIDTH], or = when fresh. Of a, ld_a floats lie between
- * rows, and block_a between blocks of 16 columns: 16 for an ordinary matrix. r is `rows`, at
- * most TILE, rounded up to a third, two thirds or the whole of it; rows of a from `rows` on
- * are the last one again. */
-#define ADD_STEP(n, j)                                                                      \
+/* Step j of a block of 16 in a tile of n rows of `vectors` vectors of w floats. */
+#define ADD_STEP(n, w, vectors, j)                                                          \
     do {                                                                                    \
-        float16 row[VECTORS];                                                               \
-        EACH(x, VECTORS)                                                                    \
-        row[x] = vload16(x, b);                                                             \
+        float##w row[vectors];                                                              \
+        EACH(x, vectors)                                                                    \
+        row[x] = vload##w(x, b);                                                            \
         EACH(i, n)                                                                          \
         {                                                                                   \
-            float16 v = p[i][j];                                                            \
-            EACH(x, VECTORS)                                                                \
+            float##w v = p[i][j];                                                           \
+            EACH(x, vectors)                                                                \
             sum[i][x] = fma(v, row[x], sum[i][x]);                                          \
         }                                                                                   \
-        b += WIDTH;                                                                         \
+        b += w * vectors;                                                                   \
     } while (0)
 
-#define DEFINE_TILE(name, n, a_space, b_space)                                              \
+/* DEFINE_TILE(name, n, w, vectors, space of a, space of b) makes name(): c[r, w·vectors]
+ * (ld_c floats between rows) += a[r, depth] · b[depth, w·vectors], or = when fresh. Of a,
+ * ld_a floats lie between rows, and block_a between blocks of 16 columns: 16 for an ordinary
+ * matrix. r is `rows`, at most n, rounded up to n; rows of a from `rows` on are the last one
+ * again. */
+#define DEFINE_TILE(name, n, w, vectors, a_space, b_space)                                  \
     inline void name(a_space const float *a, long ld_a, long block_a, int rows,             \
                      b_space const float *b, int depth, float *c, int ld_c, bool fresh)     \
     {                                                                                       \
         a_space const float *p[n];                                                          \
-        float16 sum[n][VECTORS];                                                            \
+        float##w sum[n][vectors];                                                           \
         EACH(i, n)                                                                          \
         {                                                                                   \
             p[i] = a + min(i, rows - 1) * ld_a;                                             \
             SOON(c + (n + i) * ld_c);                                                       \
-            EACH(x, VECTORS)                                                                \
-            sum[i][x] = fresh ? (float16)0.0f : vload16(x, c + i * ld_c);                   \
+            EACH(x, vectors)                                                                \
+            sum[i][x] = fresh ? (float##w)0.0f : vload##w(x, c + i * ld_c);                 \
         }                                                                                   \
         for (; depth >= 16; depth -= 16) {                                                  \
             EACH(i, n)                                                                      \
             SOON(p[i] + n * ld_a);                                                          \
             for (int j = 0; j < 16; j++)                                                    \
-                ADD_STEP(n, j);                                                             \
+                ADD_STEP(n, w, vectors, j);                                                 \
             EACH(i, n)                                                                      \
             p[i] += block_a;                                                                \
         }                                                                                   \
         for (int j = 0; j < depth; j++)                                                     \
-            ADD_STEP(n, j);                                                                 \
+            ADD_STEP(n, w, vectors, j);                                                     \
         EACH(i, n)                                                                          \
-        EACH(x, VECTORS)                                                                    \
-        vstore16(sum[i][x], x, c + i * ld_c);                                               \
+        EACH(x, vectors)                                                                    \
+        vstore##w(sum[i][x], x, c + i * ld_c);                                              \
     }
 
+/* DEFINE_TILES makes name(), WIDTH wide and TILE rows high; rows are rounded up to a third,
+ * two thirds or the whole of that. */
 #define DEFINE_TILES(name, a_space, b_space)                                                \
-    DEFINE_TILE(name##_all, TILE, a_space, b_space)                                         \
-    DEFINE_TILE(name##_most, (TILE / 3 * 2), a_space, b_space)                              \
-    DEFINE_TILE(name##_few, (TILE / 3), a_space, b_space)                                   \
+    DEFINE_TILE(name##_all, TILE, 16, VECTORS, a_space, b_space)                            \
+    DEFINE_TILE(name##_most, (TILE / 3 * 2), 16, VECTORS, a_space, b_space)                 \
+    DEFINE_TILE(name##_few, (TILE / 3), 16, VECTORS, a_space, b_space)                      \
     inline void name(a_space const float *a, long ld_a, long block_a, int rows,             \
                      b_space const float *b, int depth, float *c, int ld_c, bool fresh)     \
     {                                                                                       \
@@ -87,27 +90,6 @@
             name##_most(a, ld_a, block_a, rows, b, depth, c, ld_c, fresh);                  \
         else                                                                                \
             name##_few(a, ld_a, block_a, rows, b, depth, c, ld_c, fresh);                   \
-    }
-
-/* DEFINE_NARROW_TILE: c[r, n] += a[r, depth] · b[depth, n], n 8 or 16, r as above. */
-#define DEFINE_NARROW_TILE(name, n, a_space, b_space)                                       \
-    inline void name(a_space const float *a, long ld_a, int rows, b_space const float *b,   \
-                     int depth, float *c, int ld_c)                                         \
-    {                                                                                       \
-        a_space const float *p[TILE];                                                       \
-        float##n sum[TILE];                                                                 \
-        EACH(i, TILE)                                                                       \
-        {                                                                                   \
-            p[i] = a + min(i, rows - 1) * ld_a;                                             \
-            sum[i] = vload##n(0, c + i * ld_c);                                             \
-        }                                                                                   \
-        for (int k = 0; k < depth; k++) {                                                   \
-            float##n row = vload##n(k, b);                                                  \
-            EACH(i, TILE)                                                                   \
-            sum[i] = fma((float##n)p[i][k], row, sum[i]);                                   \
-        }                                                                                   \
-        EACH(i, TILE)                                                                       \
-        vstore##n(sum[i], 0, c + i * ld_c);                                                 \
     }
 
 /* Vector i, 16 packed weights, as floats. */
