@@ -83,14 +83,17 @@ static bool key_of(dr_digest *out, const dr_dev_info *info)
     return true;
 }
 
+static bool path_of(char path[DR_PATH_MAX], const dr_digest *key, const dr_conf *conf)
+{
+    char name[64];
+    snprintf(name, sizeof name, "tune-%s.ini", key->hex);
+    return dr_cache_path(path, conf, name);
+}
+
 bool dr_choice_path(char path[DR_PATH_MAX], const dr_dev_info *info, const dr_conf *conf)
 {
     dr_digest key;
-    char name[64];
-    if (!key_of(&key, info))
-        return false;
-    snprintf(name, sizeof name, "tune-%s.ini", key.hex);
-    return dr_cache_path(path, conf, name);
+    return key_of(&key, info) && path_of(path, &key, conf);
 }
 
 typedef struct {
@@ -164,7 +167,7 @@ static void find_stored(dr_choice *out, const dr_dev_info *info, const dr_conf *
     stored s = { .choice.by = DR_BY_MEASURE };
     dr_digest key;
     dr_err err = { 0 };
-    if (!key_of(&key, info) || !dr_choice_path(path, info, conf))
+    if (!key_of(&key, info) || !path_of(path, &key, conf))
         return;
     dr_status st = read_file(&s, path, key.hex, &err);
     if (st && st != DR_ENOTFOUND)
