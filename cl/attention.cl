@@ -56,7 +56,7 @@ pack_keys(__global const float *k, long k_at, __global const float *v, long v_at
                 j < here ? scale * k[j * c + i] : 0.0f;
     for (int j = 0; j < PANEL; j++)
         for (int i = 0; i < width; i += 8)
-            vstore8(j < here && i < d ? load8(v + j * c + i, d - i) : (float8)0.0f, 0,
+            put8(j < here && i < d ? load8(v + j * c + i, d - i) : (float8)0.0f, 0,
                     vt + place(i, first + j, all, wide, narrow));
 }
 
@@ -74,7 +74,7 @@ inline float weigh(float *s, int count, float *top, float *sum)
     float now = fmax(*top, max8(h));
     for (int j = 0; j < vectors; j++) {
         float16 e = exp2_negative(vload16(j, s) - now);
-        vstore16(e, j, s);
+        put16(e, j, s);
         total += e;
     }
     float keep = exp2_negative((float16)(*top - now)).s0;
@@ -105,7 +105,7 @@ attend(__global const float *q, long q_at, __global const float *kt, long kt_at,
         sum[i] = 0.0f;
     }
     for (int i = 0; i < QUERIES * width / 8; i++)
-        vstore8((float8)0.0f, i, o);
+        put8((float8)0.0f, i, o);
     for (int k0 = 0; k0 < seen; k0 += step) {
         int here = min(step, seen - k0);
         for (int j = 0; j < here; j += WIDTH)
@@ -121,7 +121,7 @@ attend(__global const float *q, long q_at, __global const float *kt, long kt_at,
             if (keep != 1.0f)
                 for (int j = 0; j < width; j += 8) {
                     float *z = o + place(j, r, QUERIES, wide, narrow);
-                    vstore8(keep * vload8(0, z), 0, z);
+                    put8(keep * vload8(0, z), 0, z);
                 }
         }
         for (int j = 0; j < wide; j++)

@@ -37,7 +37,7 @@ multiply_packed(__global const float *x, long x_at, __global const uchar *w, lon
         for (int p = 0; p < (gated ? 2 * n_panels : n_panels); p++) {
             long panel = p0 + (p < n_panels ? p : out_panels + p - n_panels);
             for (int i = 0; i < depth * 2; i++)
-                vstore16(read_weights(w, halves, (panel * k + k0) * 2 + i),
+                put16(read_weights(w, halves, (panel * k + k0) * 2 + i),
                          vector_of(i / 2, i % 2, depth), b);
             for (int part = 0; part < PARTS; part++)
                 for (int r = 0; r < n_rows; r += TILE)

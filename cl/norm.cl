@@ -117,7 +117,7 @@ layer_norm(__global const float *x, long x_at, __global const float *w, long w_a
         tail += (p[i] - mean) * (p[i] - mean);
     float inv = 1.0f / sqrt(group_sum(sum8(acc) + tail, tmp) / cols + eps);
     for (long i = first; i < body; i += step)
-        vstore8((vload8(0, p + i) - mean) * inv * vload8(0, w + w_at + i) +
+        put8((vload8(0, p + i) - mean) * inv * vload8(0, w + w_at + i) +
                     vload8(0, b + b_at + i),
                 0, q + i);
     for (long i = body + get_local_id(0); i < cols; i += WG)

@@ -10,6 +10,24 @@
  * its vector ready made; a row's last block may be short. */
 #define BLOCK 8
 
+/* vstore8 and vstore16 in one piece: where PoCL's own are used, LLVM makes four of them. */
+#ifdef __clang__
+typedef float8 loose8 __attribute__((aligned(4)));
+typedef float16 loose16 __attribute__((aligned(4)));
+#define DEFINE_PUT(name, type, loose, n, space)                                             \
+    inline void __attribute__((overloadable)) name(type v, long i, space float *p)          \
+    {                                                                                       \
+        *(space loose *)(p + i * n) = v;                                                    \
+    }
+DEFINE_PUT(put8, float8, loose8, 8, __global)
+DEFINE_PUT(put8, float8, loose8, 8, __private)
+DEFINE_PUT(put16, float16, loose16, 16, __global)
+DEFINE_PUT(put16, float16, loose16, 16, __private)
+#else
+#define put8  vstore8
+#define put16 vstore16
+#endif
+
 /* The first n > 0 floats at p, at most 8; the others are 0. */
 inline float8 load8(__global const float *p, long n)
 {
@@ -30,7 +48,7 @@ inline float8 load8(__global const float *p, long n)
 inline void store8(float8 v, __global float *p, long n)
 {
     if (n >= BLOCK) {
-        vstore8(v, 0, p);
+        put8(v, 0, p);
         return;
     }
     p[0] = v.s0;
@@ -59,7 +77,7 @@ inline float16 load16(__global const float *p, long n)
 inline void store16(float16 v, __global float *p, long n)
 {
     if (n >= 16) {
-        vstore16(v, 0, p);
+        put16(v, 0, p);
         return;
     }
     store8(v.lo, p, n);

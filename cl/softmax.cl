@@ -21,7 +21,7 @@ softmax(__global float *x, long x_at, long cols, long queries, long first, int c
     float sum = 0.0f;
     for (long i = lane * 8; i < body; i += step) {
         float8 e = exp(vload8(0, p + i) - top);
-        vstore8(e, 0, p + i);
+        put8(e, 0, p + i);
         sum_8 += e;
     }
     for (long i = body + lane; i < seen; i += WG) {
@@ -31,7 +31,7 @@ softmax(__global float *x, long x_at, long cols, long queries, long first, int c
     }
     float inv = 1.0f / group_sum(sum8(sum_8) + sum, tmp);
     for (long i = lane * 8; i < body; i += step)
-        vstore8(vload8(0, p + i) * inv, 0, p + i);
+        put8(vload8(0, p + i) * inv, 0, p + i);
     for (long i = body + lane; i < seen; i += WG)
         p[i] *= inv;
     for (long i = seen + lane; i < cols; i += WG)

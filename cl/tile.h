@@ -72,7 +72,7 @@
             ADD_STEP(n, w, vectors, j);                                                     \
         EACH(i, n)                                                                          \
         EACH(x, vectors)                                                                    \
-        vstore##w(sum[i][x], x, c + i * ld_c);                                              \
+        put##w(sum[i][x], x, c + i * ld_c);                                              \
     }
 
 /* DEFINE_TILES makes name(), WIDTH wide and TILE rows high; rows are rounded up to a third,
