@@ -37,57 +37,81 @@
 
 DEFINE_TILES(add_tile, __global, __private)
 
-/* v[point, c / 16, tile - first, c % 16] = B'·d·B of tiles [first, first + count), counted
- * through [image, line of tiles, column]; the last 16 channels are filled up with zeros.
- * Blocks of 16 channels lie as add_tile reads them: lines of memory one behind the other.
- * Reads x as cl/conv.cl's unfold does. Work-item: GROUP tiles. */
-__kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
-winograd_input(__global const float *x, long x_at, __global float *v, long v_at, long first,
-               long count, int n_src, int h, int w, int c, int in_h, int in_w, int tiles_h,
-               int tiles_w, int pad_top, int pad_left, int wrap, float in_scale)
+/* x / (1 + e^-x) */
+inline float16 silu_16(float16 x)
 {
-    long t0 = get_global_id(0) * GROUP, plane = (c + 15) / 16 * count * 16;
-    int n = min((long)GROUP, count - t0);
-    long at[GROUP * POINTS];
+    float16 e = exp2_negative(fabs(x) * -1.44269504088896341f);
+    return x * select((float16)1.0f, e, isless(x, (float16)0.0f)) / (1.0f + e);
+}
+
+/* v[point, c / 16, tile - first, c % 16] = B'·d·B of tiles [first, first + count), counted
+ * through [image, line of tiles, column]. Blocks of 16 channels lie as add_tile reads them:
+ * lines of memory one behind the other. Reads x as cl/conv.cl's unfold does; norm: through
+ * group norm by coef, as cl/norm.cl's apply, and SiLU. c: a multiple of 16. Work-item: GROUP
+ * tiles; neighbours share columns of pixels. */
+__kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
+winograd_input(__global const float *x, long x_at, __global const float *coef, long coef_at,
+               int norm, __global float *v, long v_at, long first, long count, int n_src,
+               int h, int w, int c, int in_h, int in_w, int tiles_h, int tiles_w, int pad_top,
+               int pad_left, int wrap, float in_scale)
+{
+    long t0 = get_global_id(0) * GROUP, plane = c * count;
+    int n = min((long)GROUP, count - t0), columns = 0, begin[GROUP];
+    long at[GROUP * POINTS], image[GROUP * 6];
+    float16 e[GROUP * POINTS]; /* [column][point of it] */
     x += x_at;
     v += v_at + t0 * 16;
     for (int t = 0; t < n; t++) {
-        long tile = first + t0 + t, image = tile / tiles_w / tiles_h % n_src;
+        long tile = first + t0 + t;
         int oy = tile / tiles_w % tiles_h * 4, ox = tile % tiles_w * 4;
-        for (int i = 0; i < 6; i++) {
-            int sy = source_pixel(oy + i - pad_top, in_h, h, wrap);
-            for (int j = 0; j < 6; j++) {
-                int sx = source_pixel(ox + j - pad_left, in_w, w, wrap);
-                at[t * POINTS + i * 6 + j] =
-                    sy < 0 || sx < 0 ? -1 : ((image * h + sy) * w + sx) * c;
+        int shared = t > 0 && ox > 0 ? 2 : 0;
+        begin[t] = columns - shared;
+        for (int j = shared; j < 6; j++, columns++) {
+            int sx = source_pixel(ox + j - pad_left, in_w, w, wrap);
+            image[columns] = tile / tiles_w / tiles_h % n_src;
+            for (int i = 0; i < 6; i++) {
+                int sy = source_pixel(oy + i - pad_top, in_h, h, wrap);
+                at[columns * 6 + i] =
+                    sy < 0 || sx < 0 ? -1 : ((image[columns] * h + sy) * w + sx) * c;
             }
         }
     }
-    for (int k = 0; k < c; k += 16, v += count * 16)
-        for (int t = 0; t < n; t++) {
-            const long *from = at + t * POINTS;
-            float16 e[POINTS];
-            EACH(j, 6)
-            {
-                float16 d[6], o[6];
-                EACH(i, 6)
-                SOON(x + from[i * 6 + j] + k + 32);
-                EACH(i, 6)
-                d[i] = from[i * 6 + j] < 0
-                           ? (float16)0.0f
-                           : in_scale * load16(x + from[i * 6 + j] + k, c - k);
-                TO_POINTS(d, o, 1);
-                EACH(i, 6)
-                e[i * 6 + j] = o[i];
+    for (int k = 0; k < c; k += 16, v += count * 16) {
+        for (int j = 0; j < columns; j++) {
+            const long *from = at + j * 6;
+            __global const float *by = coef + coef_at + image[j] * 3 * c + k;
+            float16 mean = 0.0f, factor = in_scale, offset = 0.0f, d[6], o[6];
+            if (norm) {
+                mean = vload16(0, by);
+                factor = vload16(0, by + c);
+                offset = vload16(0, by + 2 * c);
             }
+            EACH(i, 6)
+            SOON(x + from[i] + k + 32);
+            EACH(i, 6)
+            {
+                d[i] = 0.0f;
+                if (from[i] >= 0) {
+                    d[i] = (vload16(0, x + from[i] + k) - mean) * factor + offset;
+                    if (norm)
+                        d[i] = silu_16(d[i]);
+                }
+            }
+            TO_POINTS(d, o, 1);
+            EACH(i, 6)
+            e[j * 6 + i] = o[i];
+        }
+        for (int t = 0; t < n; t++) {
+            const float16 *d = e + begin[t] * 6;
             EACH(i, 6)
             {
                 float16 o[6];
-                TO_POINTS((e + i * 6), o, 1);
+                TO_POINTS((d + i), o, 6);
                 EACH(j, 6)
-                vstore16(o[j], t, v + (i * 6 + j) * plane);
+                put16(o[j], t, v + (i * 6 + j) * plane);
             }
         }
+    }
 }
 
 /* u[6, panel of STEPS rows] at vector k = r·G', one row of points. */
@@ -95,12 +119,12 @@ inline void store_points(float16 r0, float16 r1, float16 r2, int k, float *u)
 {
     float16 s = (r0 + r2) * (-1.0f / 6), q = r1 * (-1.0f / 6);
     float16 p = r0 * (1.0f / 24) + r2 * (1.0f / 6), t = r1 * (1.0f / 12);
-    vstore16(0.25f * r0, k, u);
-    vstore16(s + q, k + STEPS * 2, u);
-    vstore16(s - q, k + STEPS * 4, u);
-    vstore16(p + t, k + STEPS * 6, u);
-    vstore16(p - t, k + STEPS * 8, u);
-    vstore16(r2, k + STEPS * 10, u);
+    put16(0.25f * r0, k, u);
+    put16(s + q, k + STEPS * 2, u);
+    put16(s - q, k + STEPS * 4, u);
+    put16(p + t, k + STEPS * 6, u);
+    put16(p - t, k + STEPS * 8, u);
+    put16(r2, k + STEPS * 10, u);
 }
 
 /* u[2, 6, panel of STEPS rows] = two rows of G·g·G' for `depth` channels from k0 of a panel of c
@@ -149,7 +173,7 @@ winograd_multiply(__global const float *v, long v_at, __global const uchar *w, l
     float u[12 * STEPS * PANEL], m[POINTS * BLOCK_TILES * PANEL];
     long panel = get_global_id(0), t0 = get_global_id(1) * rows;
     int n_tiles = min((long)rows, count - t0);
-    long plane = (c + 15) / 16 * count * 16;
+    long plane = c * count;
     w += w_at * sizeof(float);
     v += v_at + t0 * 16;
     for (int k0 = 0; k0 < c; k0 += STEPS) {

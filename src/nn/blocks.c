@@ -20,25 +20,33 @@ void dr_resnet_load(dr_loader *l, dr_resnet *b, int64_t in, int64_t out, int64_t
         dr_load_conv(l, &b->shortcut, in, out, 1, "%s.conv_shortcut", name);
 }
 
-dr_tensor dr_resnet_forward(dr_run *r, const dr_resnet *b, dr_tensor x,
+void dr_resnet_forward_into(dr_run *r, const dr_resnet *b, dr_tensor y, dr_tensor x,
                             const dr_tensor *time)
 {
-    dr_tensor y = dr_new(r, x.n, x.h, x.w, b->conv2.out);
     dr_mark mark = dr_push(r);
     dr_conv_opts first = dr_window3, second = dr_window3;
-    dr_tensor row, shortcut = x;
+    dr_tensor row, norm1, norm2;
     if (time) {
         row = op_linear(r, *time, &b->time, NULL); /* [1, 1, 1, out] */
         first.row = &row;
     }
     if (b->shortcut.out)
-        shortcut = op_conv2d(r, x, &b->shortcut, &(dr_conv_opts){ 0 });
-    second.residual = &shortcut;
-    dr_tensor h = op_group_norm(r, x, &b->norm1, true);
-    h = op_conv2d(r, h, &b->conv1, &first);
-    h = op_group_norm(r, h, &b->norm2, true);
+        op_conv2d_into(r, y, x, &b->shortcut, &(dr_conv_opts){ 0 });
+    second.residual = b->shortcut.out ? &y : &x;
+    norm1 = op_group_norm_coef(r, x, &b->norm1);
+    first.norm = &norm1;
+    dr_tensor h = op_conv2d(r, x, &b->conv1, &first);
+    norm2 = op_group_norm_coef(r, h, &b->norm2);
+    second.norm = &norm2;
     op_conv2d_into(r, y, h, &b->conv2, &second);
     dr_pop(r, mark);
+}
+
+dr_tensor dr_resnet_forward(dr_run *r, const dr_resnet *b, dr_tensor x,
+                            const dr_tensor *time)
+{
+    dr_tensor y = dr_new(r, x.n, x.h, x.w, b->conv2.out);
+    dr_resnet_forward_into(r, b, y, x, time);
     return y;
 }
 

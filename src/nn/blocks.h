@@ -25,6 +25,9 @@ void dr_resnet_load(dr_loader *l, dr_resnet *b, int64_t in, int64_t out, int64_t
  * → [n, h, w, out] */
 dr_tensor dr_resnet_forward(dr_run *r, const dr_resnet *b, dr_tensor x,
                             const dr_tensor *time);
+/* The same into y, which may be x where there is no shortcut. */
+void dr_resnet_forward_into(dr_run *r, const dr_resnet *b, dr_tensor y, dr_tensor x,
+                            const dr_tensor *time);
 
 /* Self-attention over all positions with a norm before and x added after: the middle of
  * the autoencoder. Reads both of diffusers' spellings (to_q, query). */

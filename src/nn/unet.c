@@ -367,8 +367,10 @@ dr_tensor dr_unet_forward(dr_run *r, const dr_unet *m, const dr_unet_call *call,
         }
         dr_show(r, h, "up_blocks.%d", i);
     }
-    h = op_group_norm(r, h, &m->norm_out, true);
-    op_conv2d_into(r, out, h, &m->conv_out, &dr_window3);
+    dr_tensor norm = op_group_norm_coef(r, h, &m->norm_out);
+    dr_conv_opts last = dr_window3;
+    last.norm = &norm;
+    op_conv2d_into(r, out, h, &m->conv_out, &last);
     dr_show(r, out, "conv_out");
     dr_pop(r, mark);
     return out;

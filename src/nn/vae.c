@@ -162,7 +162,10 @@ static dr_tensor level_forward(dr_run *r, const dr_vae_level *v, dr_tensor x, in
         y = dr_new(r, x.n, h, w, v->sampler.out);
     dr_mark mark = dr_push(r);
     for (int i = 0; i < v->n_resnets; i++)
-        x = dr_resnet_forward(r, &v->resnets[i], x, NULL);
+        if (i > 0) /* in place: nobody else reads x */
+            dr_resnet_forward_into(r, &v->resnets[i], x, x, NULL);
+        else
+            x = dr_resnet_forward(r, &v->resnets[i], x, NULL);
     if (!v->sampler.out)
         return x;
     op_conv2d_into(r, y, x, &v->sampler, resize);
@@ -175,8 +178,10 @@ static void finish(dr_run *r, const dr_vae_half *h, dr_tensor x, dr_tensor y,
                    const char *half)
 {
     dr_mark mark = dr_push(r);
-    x = op_group_norm(r, x, &h->norm_out, true);
-    op_conv2d_into(r, y, x, &h->conv_out, &dr_window3);
+    dr_tensor norm = op_group_norm_coef(r, x, &h->norm_out);
+    dr_conv_opts last = dr_window3;
+    last.norm = &norm;
+    op_conv2d_into(r, y, x, &h->conv_out, &last);
     dr_show(r, y, "%s.conv_out", half);
     dr_pop(r, mark);
 }

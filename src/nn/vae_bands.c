@@ -119,11 +119,10 @@ static void filter_rows(dr_run *r, const filter *f, const dr_tensor *coef, const
                        .pad_right = f->after,
                        .up_h = f->up > 1 ? (to - from) * f->up : 0,
                        .up_w = f->up > 1 ? in->w * f->up : 0,
+                       .norm = coef,
                        .residual = residual };
     dr_mark mark = dr_push(r);
     dr_tensor x = read_rows(r, in, from, to - from);
-    if (coef)
-        x = op_group_norm_apply(r, x, *coef, true);
     if (f->up == 1)
         op_conv2d_into(r, y, x, f->w, &o);
     else /* whole rows of the input make more than the band */

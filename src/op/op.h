@@ -75,10 +75,12 @@ typedef struct {
     int pad_top, pad_left; /* zeros before; the rows after follow from the output size */
     int pad_bottom, pad_right; /* zeros after */
     int64_t up_h, up_w;        /* read the input enlarged to this size, nearest neighbour */
-    int64_t batch;        /* images of the output; image i reads input i % x.n; 0: x.n */
-    float in_scale;       /* factor on the input; 0: 1 */
-    const dr_tensor *row; /* [rows, 1, 1, out]: added to every pixel of image i from row
-                             i % rows */
+    int64_t batch;         /* images of the output; image i reads input i % x.n; 0: x.n */
+    float in_scale;        /* factor on the input; 0: 1 */
+    const dr_tensor *norm; /* the input passes group norm by these coefficients, and
+                              SiLU, first; without in_scale then */
+    const dr_tensor *row;  /* [rows, 1, 1, out]: added to every pixel of image i from row
+                              i % rows */
     const dr_tensor *residual; /* of the output's shape */
 } dr_conv_opts;
 
@@ -90,12 +92,15 @@ void op_conv2d_into(dr_run *r, dr_tensor y, dr_tensor x, const dr_weight_mat *w,
 
 /* Group norm over channels-last, through SiLU when silu. Wu & He 2018. */
 dr_tensor op_group_norm(dr_run *r, dr_tensor x, const dr_weight_norm *w, bool silu);
+/* Its coefficients for x alone, for dr_conv_opts.norm: [n, 1, 3, c]. */
+dr_tensor op_group_norm_coef(dr_run *r, dr_tensor x, const dr_weight_norm *w);
 /* The same of a picture [1, h, w, c] that comes in bands of rows: gather the statistics of
  * a band, whose first row is row `first`, into part ([1, h, 2, c]); when all are there,
- * combine them to coef ([1, 1, 3, c]); apply that to bands. width: w. */
+ * combine them to coef ([1, 1, 3, c]). width: w. */
 void op_group_norm_gather(dr_run *r, dr_tensor x, dr_tensor part, int64_t first);
 void op_group_norm_combine(dr_run *r, dr_tensor part, int64_t width,
                            const dr_weight_norm *w, dr_tensor coef);
+/* x normalised by coefficients, and through SiLU when silu. */
 dr_tensor op_group_norm_apply(dr_run *r, dr_tensor x, dr_tensor coef, bool silu);
 /* Layer norm over c. Ba et al. 2016. */
 dr_tensor op_layer_norm(dr_run *r, dr_tensor x, const dr_weight_norm *w);

@@ -117,7 +117,8 @@ static conv_shape conv_shape_of(dr_tensor x, const dr_weight_mat *w, const dr_co
                      .in_h = o->up_h ? o->up_h : x.h,
                      .in_w = o->up_w ? o->up_w : x.w,
                      .n = o->batch ? o->batch : x.n,
-                     .in_scale = o->in_scale != 0.0f ? o->in_scale : 1.0f };
+                     .in_scale = o->in_scale != 0.0f ? o->in_scale : 1.0f,
+                     .norm = o->norm };
     s.h = windows(s.in_h + o->pad_top + o->pad_bottom, w->kh, s.stride);
     s.w = windows(s.in_w + o->pad_left + o->pad_right, w->kw, s.stride);
     s.plain =
@@ -169,15 +170,22 @@ void op_conv2d_into(dr_run *r, dr_tensor y, dr_tensor x, const dr_weight_mat *w,
         fail_shape(r, "conv2d", *o->residual, "residual c", o->residual->c, y.c);
     else if (o->row && o->row->c != y.c)
         fail_shape(r, "conv2d", *o->row, "row c", o->row->c, y.c);
+    else if (o->norm && (o->norm->c != x.c || o->norm->n != x.n || s.in_scale != 1.0f))
+        fail_shape(r, "conv2d", *o->norm, "norm c", o->norm->c, x.c);
     if (r->err.code)
         return;
     const addends add = { .row = o->row, .residual = o->residual };
+    bool by_winograd = winograd_fits(w, &s);
+    dr_mark mark = dr_push(r);
+    if (o->norm && !by_winograd)
+        x = op_group_norm_apply(r, x, *o->norm, true);
     if (s.plain)
         product(r, x, y, w, &add);
-    else if (winograd_fits(w, &s))
+    else if (by_winograd)
         winograd(r, x, y, w, &s, &add);
     else
         conv_tiles(r, x, y, w, &s, &add);
+    dr_pop(r, mark);
 }
 
 dr_tensor op_conv2d(dr_run *r, dr_tensor x, const dr_weight_mat *w, const dr_conv_opts *o)

@@ -39,7 +39,8 @@ typedef struct {
     int64_t in_h, in_w; /* of the enlarged input */
     int64_t n, h, w;    /* of the result */
     float in_scale;
-    bool plain; /* 1×1 over the input as it lies: a matrix product */
+    const dr_tensor *norm; /* as in dr_conv_opts */
+    bool plain;            /* 1×1 over the input as it lies: a matrix product */
 } conv_shape;
 
 /* Winograd's way (cl/winograd.cl), and whether it is there for this convolution and pays.

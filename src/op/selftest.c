@@ -387,10 +387,11 @@ static void test_unpack_weights(probe *p)
 }
 
 /* A convolution by packed weights of 37 outputs and `in` channels that a file holds as
- * kind, and their way back. Rows for two tasks. */
+ * kind, and their way back; then the same behind group norm and SiLU. Rows for two tasks.
+ */
 static void packed(probe *p, int64_t in, int kind)
 {
-    enum { OUT = 37, H = 9, W = 11, MOST = OUT * 9 * 19 };
+    enum { OUT = 37, H = 9, W = 11, MOST = OUT * 9 * 16 };
     static const char *const names[] = { "packed f32", "packed f16", "packed bf16" };
     union {
         float f[MOST];
@@ -402,12 +403,14 @@ static void packed(probe *p, int64_t in, int kind)
     float *x, *b, *row, *residual, *w = host(p, k * OUT), *want = host(p, 2 * H * W * OUT);
     dr_tensor dx = input(p, &x, 2, H, W, in), drow = input(p, &row, 1, 1, 1, OUT);
     dr_tensor ds = input(p, &residual, 2, H, W, OUT), rows = dr_new(&p->run, 1, 1, k, OUT);
-    const dr_conv_opts o = { .pad_top = 1,
-                             .pad_left = 1,
-                             .pad_bottom = 1,
-                             .pad_right = 1,
-                             .row = &drow,
-                             .residual = &ds };
+    float *factors, *offsets, *normed = host(p, 2 * H * W * in);
+    dr_weight_norm n = norm(p, &factors, &offsets, in, 2);
+    dr_conv_opts o = { .pad_top = 1,
+                       .pad_left = 1,
+                       .pad_bottom = 1,
+                       .pad_right = 1,
+                       .row = &drow,
+                       .residual = &ds };
     m.b = input(p, &b, 1, 1, 1, OUT);
     m.layout = op_layout(p->run.dev, kind);
     m.w = dr_new(&p->run, 1, 1, 1, op_weight_floats(m.layout, k, OUT));
@@ -423,31 +426,36 @@ static void packed(probe *p, int64_t in, int kind)
             file.bits[i] =
                 (uint16_t)(i % 2 << 15 | (kind == 1 ? 0x3000 : 0x3e00) | i % 509);
     ref_unpack_weights(w, &file, OUT, in, 9, kind);
-    ref_conv2d(want, x, w, b, row, residual,
-               &(ref_conv_args){ .sources = 2,
-                                 .h = H,
-                                 .w = W,
-                                 .in = in,
-                                 .in_h = H,
-                                 .in_w = W,
-                                 .n = 2,
-                                 .out_h = H,
-                                 .out_w = W,
-                                 .out = OUT,
-                                 .rows = 1,
-                                 .kh = 3,
-                                 .kw = 3,
-                                 .stride = 1,
-                                 .pad_top = 1,
-                                 .pad_left = 1,
-                                 .in_scale = 1 });
+    const ref_conv_args a = { .sources = 2,
+                              .h = H,
+                              .w = W,
+                              .in = in,
+                              .in_h = H,
+                              .in_w = W,
+                              .n = 2,
+                              .out_h = H,
+                              .out_w = W,
+                              .out = OUT,
+                              .rows = 1,
+                              .kh = 3,
+                              .kw = 3,
+                              .stride = 1,
+                              .pad_top = 1,
+                              .pad_left = 1,
+                              .in_scale = 1 };
+    ref_conv2d(want, x, w, b, row, residual, &a);
     if (!dr_mem_write(p->run.dev, file_mem, 0, &file, sizeof file, &p->run.err) &&
         !op_pack_weights(p->run.dev, file_mem, m.w.mem, m.w.at, OUT, in, 9, kind,
                          &p->run.err)) {
         op_read_weight(&p->run, m.w, m.layout, rows);
         compare(p, names[kind], rows, w, 0);
-        compare(p, in < 16 ? "conv2d packed" : "conv2d by Winograd",
-                op_conv2d(&p->run, dx, &m, &o), want, LIMIT);
+        const char *way = in % 16 ? "conv2d packed" : "conv2d by Winograd";
+        compare(p, way, op_conv2d(&p->run, dx, &m, &o), want, LIMIT);
+        dr_tensor coef = op_group_norm_coef(&p->run, dx, &n);
+        o.norm = &coef;
+        ref_group_norm(normed, x, factors, offsets, 2, H * W, in, 2, n.eps, true);
+        ref_conv2d(want, normed, w, b, row, residual, &a);
+        compare(p, way, op_conv2d(&p->run, dx, &m, &o), want, LIMIT);
     }
     dr_mem_free(p->run.dev, file_mem);
 }
@@ -474,8 +482,8 @@ static void test_packed(probe *p)
     packed_geglu(p);
     for (int kind = 0; kind < 3 && !p->run.err.code; kind++) {
         dr_mark mark = dr_push(&p->run);
-        packed(p, 5, kind);  /* unfolded */
-        packed(p, 19, kind); /* by Winograd */
+        packed(p, 6, kind);  /* unfolded */
+        packed(p, 16, kind); /* by Winograd */
         dr_pop(&p->run, mark);
     }
 }

@@ -87,6 +87,12 @@ static void conv_run(kit *k, conv_case *c, const char *kind)
     }
 }
 
+/* As many as Winograd's way takes, or any number. */
+static int64_t channels(kit *k)
+{
+    return kit_pick(k, 0, 1) ? 16 * kit_pick(k, 1, 3) : kit_pick(k, 1, 19);
+}
+
 /* Fill in c from its options: input, weights, what is added, the reference's answer. */
 static void conv_make(kit *k, conv_case *c, int64_t n, int64_t h, int64_t w, int64_t in,
                       int64_t out, int window, bool row, bool residual)
@@ -142,9 +148,31 @@ static void test_conv_same(void **state)
             c.o.batch = 2 * n; /* guidance's halves read the same latents */
         if (kit_pick(k, 0, 1))
             c.o.in_scale = 0.25f;
-        conv_make(k, &c, n, kit_pick(k, 1, 17), kit_pick(k, 1, 17), kit_pick(k, 1, 19),
+        conv_make(k, &c, n, kit_pick(k, 1, 17), kit_pick(k, 1, 17), channels(k),
                   kit_pick(k, 1, 19), 3, kit_pick(k, 0, 1), kit_pick(k, 0, 1));
         conv_run(k, &c, "same");
+    }
+}
+
+/* Behind group norm and SiLU, whose zeros around the picture stay zeros. */
+static void test_conv_norm(void **state)
+{
+    kit *k = *state;
+    for (int i = 0; i < CASES; i++) {
+        kit_begin(k);
+        conv_case c = { .o = { SAME } };
+        float *w, *b;
+        int64_t n = kit_pick(k, 1, 2), h = kit_pick(k, 2, 17), in = 2 * channels(k);
+        k->run.conv_tile_bytes = 1;
+        conv_make(k, &c, n, h, kit_pick(k, 1, 17), in, kit_pick(k, 1, 40), i % 4 ? 3 : 1,
+                  false, kit_pick(k, 0, 1));
+        dr_weight_norm norm = kit_norm(k, &w, &b, in, 2);
+        dr_tensor coef = op_group_norm_coef(&k->run, c.x, &norm);
+        float *normed = kit_host(k, dr_count(c.x));
+        ref_group_norm(normed, c.hx, w, b, n, c.a.h * c.a.w, in, 2, norm.eps, true);
+        ref_conv2d(c.want, normed, c.hw, c.hb, c.hrow, c.hresidual, &c.a);
+        c.o.norm = &coef;
+        conv_run(k, &c, "behind a norm");
     }
 }
 
@@ -167,8 +195,8 @@ static void test_conv_wrapped(void **state)
         }
         k->run.wrap = true;
         k->run.conv_tile_bytes = 1;
-        conv_make(k, &c, kit_pick(k, 1, 2), h, w, kit_pick(k, 1, 12), kit_pick(k, 1, 12), 3,
-                  false, kit_pick(k, 0, 1));
+        conv_make(k, &c, kit_pick(k, 1, 2), h, w, channels(k), kit_pick(k, 1, 12), 3, false,
+                  kit_pick(k, 0, 1));
         conv_run(k, &c, "wrapped");
         k->run.wrap = false;
     }
@@ -198,8 +226,8 @@ static void test_conv_enlarged(void **state)
         /* Twice the size or one less: what an odd skip asks for. */
         conv_case c = { .o = { SAME, .up_h = 2 * h - kit_pick(k, 0, 1), .up_w = 2 * w } };
         k->run.conv_tile_bytes = 1;
-        conv_make(k, &c, kit_pick(k, 1, 2), h, w, kit_pick(k, 1, 12), kit_pick(k, 1, 12), 3,
-                  false, kit_pick(k, 0, 1));
+        conv_make(k, &c, kit_pick(k, 1, 2), h, w, channels(k), kit_pick(k, 1, 12), 3, false,
+                  kit_pick(k, 0, 1));
         conv_run(k, &c, "enlarged");
     }
 }
@@ -337,6 +365,7 @@ int main(void)
         cmocka_unit_test(test_linear),
         cmocka_unit_test(test_linear_geglu),
         cmocka_unit_test(test_conv_same),
+        cmocka_unit_test(test_conv_norm),
         cmocka_unit_test(test_conv_wrapped),
         cmocka_unit_test(test_conv_stride),
         cmocka_unit_test(test_conv_enlarged),

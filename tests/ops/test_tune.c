@@ -10,7 +10,7 @@
 static const dr_tune_shapes small = {
     .n = 4,
     .row = { { DR_TUNE_LINEAR, 70, 96, 45, 1, 2 },
-             { DR_TUNE_CONV3X3, 130, 40, 171, 1, 1 },
+             { DR_TUNE_CONV3X3, 130, 40, 144, 1, 1 },
              { DR_TUNE_CONV3X3, 64, 16, 9, 1, 1 },
              { DR_TUNE_ATTENTION, 50, 300, 24, 3, 1 } },
 };
