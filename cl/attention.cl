@@ -2,145 +2,179 @@
  * "FlashAttention", with the running maximum and sum of Milakov & Gimelshein 2018, "Online
  * normalizer calculation for softmax". For CPUs.
  *
- * Keys and values are packed first, a text's heads apart: k as [WIDTH keys][d][WIDTH],
- * scaled; v as [panel][key][columns]: panels of WIDTH of the d columns, a last one of 8 or 16
- * where that is enough; zeros beyond d and beyond the last key. */
+ * Everything is worked out turned over, (v'·softmax(k·q'))': lanes of a vector are queries.
+ * Maxima and sums over keys need no shuffles then, and v's columns are rows of tiles, of
+ * which none is wasted whatever a head's width.
+ *
+ * Keys and values are packed first, a text's heads apart, as add_steps reads them: k as
+ * [keys / TILE][d][TILE], scaled; v as [key][columns of v]; zeros beyond. */
 
-#define QUERIES 48 /* most of a task: a multiple of TILE */
-#define KEYS 128   /* at a time, at most: a multiple of PANEL */
-#define CHANNELS 512 /* of a head, at most */
+#define QUERIES    64  /* most of a task: a multiple of 32 */
+#define KEYS       96  /* at a time, at most: a multiple of TILE */
+#define BLOCK_KEYS 48  /* of a work-item of pack_keys: a multiple of TILE */
+#define CHANNELS   512 /* of a head, at most */
+#define SLACK      16  /* powers of two that a score may lie above the maximum so far */
 
-DEFINE_TILES(score_tile, __global, __global)
-DEFINE_TILES(value_tile, __private, __global)
-DEFINE_TILE(last_tile_16, TILE, 16, 1, __private, __global)
-DEFINE_TILE(last_tile_8, TILE, 8, 1, __private, __global)
-
-/* Panels of WIDTH columns of v, and the columns of the one behind them: 0, 8 or, with wide
- * tiles, 16. */
-inline int wide_panels(int d)
+/* Columns of v, rounded up to what add_steps reads with either height of tiles. */
+inline int value_columns(int d)
 {
-    return (d + WIDTH / 2 - 1) / WIDTH;
+    return (d + 3) / 4 * 4;
 }
 
-inline int narrow_columns(int d)
-{
-    return d % WIDTH > WIDTH / 2 ? 0 : (d % WIDTH + 7) / 8 * 8;
-}
-
-/* Where column j of row r lies in panels of `rows` rows each. */
-inline long place(int j, long r, long rows, int wide, int narrow)
-{
-    int columns = j / WIDTH < wide ? WIDTH : narrow;
-    return j / WIDTH * rows * WIDTH + r * columns + j % WIDTH;
-}
-
-/* Work-item: (32 keys, head, text). k, v: [texts, keys, heads·d]; kt and vt hold
- * texts·heads times keys·d and keys·(d rounded up to 32), keys rounded up to 32. */
+/* Work-item: (BLOCK_KEYS keys, head, text). k, v: [texts, keys, heads·d]; kt and vt hold
+ * texts·heads times keys·d and keys·(d rounded up to 4), keys rounded up to BLOCK_KEYS. */
 __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
 pack_keys(__global const float *k, long k_at, __global const float *v, long v_at,
           __global float *kt, long kt_at, __global float *vt, long vt_at, int keys, int heads,
           int d, float scale)
 {
-    long first = get_global_id(0) * PANEL, all = get_global_size(0) * PANEL;
+    long first = get_global_id(0) * BLOCK_KEYS, all = get_global_size(0) * BLOCK_KEYS;
     long head = get_global_id(1), text = get_global_id(2), c = (long)heads * d;
-    int wide = wide_panels(d), narrow = narrow_columns(d), width = wide * WIDTH + narrow;
-    int here = min((long)PANEL, keys - first);
+    int here = min((long)BLOCK_KEYS, keys - first), columns = value_columns(d);
     long at = (text * keys + first) * c + head * d;
     k += k_at + at;
     v += v_at + at;
-    kt += kt_at + (text * heads + head) * all * d + first * d;
-    vt += vt_at + (text * heads + head) * all * ((d + PANEL - 1) / PANEL * PANEL);
-    for (int j = 0; j < PANEL; j++)
+    kt += kt_at + ((text * heads + head) * all + first) * d;
+    vt += vt_at + ((text * heads + head) * all + first) * columns;
+    for (int j = 0; j < BLOCK_KEYS; j++)
         for (int i = 0; i < d; i++)
-            kt[(j / WIDTH * d + i) * WIDTH + j % WIDTH] =
-                j < here ? scale * k[j * c + i] : 0.0f;
-    for (int j = 0; j < PANEL; j++)
-        for (int i = 0; i < width; i += 8)
-            put8(j < here && i < d ? load8(v + j * c + i, d - i) : (float8)0.0f, 0,
-                    vt + place(i, first + j, all, wide, narrow));
+            kt[(j / TILE * d + i) * TILE + j % TILE] = j < here ? scale * k[j * c + i] : 0.0f;
+    for (int j = 0; j < BLOCK_KEYS; j++)
+        for (int i = 0; i < columns; i++)
+            vt[j * columns + i] = j < here && i < d ? v[j * c + i] : 0.0f;
 }
 
-/* Turn `count` scores at s (room for a multiple of 16), logarithms to base 2, into weights
- * under the running maximum; returns what earlier sums must be multiplied by. */
-inline float weigh(float *s, int count, float *top, float *sum)
+/* The next factor of a butterfly that turns 16 vectors over. */
+#define LOWER(a, b)                                                                         \
+    (float16)(a.s0, b.s0, a.s1, b.s1, a.s2, b.s2, a.s3, b.s3, a.s4, b.s4, a.s5, b.s5, a.s6, \
+              b.s6, a.s7, b.s7)
+#define UPPER(a, b)                                                                         \
+    (float16)(a.s8, b.s8, a.s9, b.s9, a.sa, b.sa, a.sb, b.sb, a.sc, b.sc, a.sd, b.sd, a.se, \
+              b.se, a.sf, b.sf)
+
+/* m[i].s[j] and m[j].s[i] change places. Four times row i meets row i + 8, as cards are
+ * shuffled. */
+inline void turn_over(float16 m[16])
 {
-    int vectors = (count + 15) / 16;
-    float16 high = -INFINITY, total = 0.0f;
-    for (int j = count; j < vectors * 16; j++)
-        s[j] = -INFINITY;
-    for (int j = 0; j < vectors; j++)
-        high = fmax(high, vload16(j, s));
-    float8 h = fmax(high.lo, high.hi);
-    float now = fmax(*top, max8(h));
-    for (int j = 0; j < vectors; j++) {
-        float16 e = exp2_negative(vload16(j, s) - now);
-        put16(e, j, s);
-        total += e;
+    float16 n[16];
+    EACH(pass, 2)
+    {
+        EACH(i, 8)
+        {
+            n[2 * i] = LOWER(m[i], m[i + 8]);
+            n[2 * i + 1] = UPPER(m[i], m[i + 8]);
+        }
+        EACH(i, 8)
+        {
+            m[2 * i] = LOWER(n[i], n[i + 8]);
+            m[2 * i + 1] = UPPER(n[i], n[i + 8]);
+        }
     }
-    float keep = exp2_negative((float16)(*top - now)).s0;
-    *sum = *sum * keep + sum8(total.lo + total.hi);
-    *top = now;
-    return keep;
+}
+
+/* to[column of q][query], WIDTH queries beside each other = q[query][column]; queries from
+ * `rows` on are zero. */
+inline void read_queries(__global const float *q, long ld, int rows, int d, float *to)
+{
+    for (int r = 0; r < WIDTH; r += 16)
+        for (int i = 0; i < d; i += 16) {
+            float16 m[16];
+            EACH(j, 16)
+            m[j] = r + j < rows ? load16(q + (r + j) * ld + i, d - i) : (float16)0.0f;
+            turn_over(m);
+            for (int j = 0; j < min(16, d - i); j++)
+                put16(m[j], (i + j) * VECTORS + r / 16, to);
+        }
+}
+
+/* The way back: y[query][column] = o[column][query] / sum[query]. */
+inline void write_queries(__global float *y, long ld, int rows, int d, const float *o,
+                          const float16 *sum)
+{
+    for (int r = 0; r < rows; r += 16)
+        for (int i = 0; i < d; i += 16) {
+            float16 m[16], share = 1.0f / sum[r / 16];
+            EACH(j, 16)
+            m[j] = i + j < d ? share * vload16((i + j) * VECTORS + r / 16, o) : (float16)0.0f;
+            turn_over(m);
+            for (int j = 0; j < min(16, rows - r); j++)
+                store16(m[j], y + (r + j) * ld + i, d - i);
+        }
+}
+
+/* Scores s[keys][WIDTH], logarithms to base 2, to weights under a maximum that is at most
+ * SLACK below the true one; o, [d][WIDTH], and sum are brought to that maximum. */
+inline void weigh(float *s, int keys, float *o, int d, float16 *top, float16 *sum)
+{
+    EACH(x, VECTORS)
+    {
+        float16 high = vload16(x, s), total = 0.0f, now = top[x];
+        for (int j = 1; j < keys; j++)
+            high = max(high, vload16(j * VECTORS + x, s));
+        float16 above = high - now;
+        if (max8(fmax(above.lo, above.hi)) > SLACK) {
+            now = max(high, now);
+            float16 keep = exp2_16(top[x] - now);
+            for (int i = 0; i < d; i++)
+                put16(keep * vload16(i * VECTORS + x, o), i * VECTORS + x, o);
+            sum[x] *= keep;
+            top[x] = now;
+        }
+        for (int j = 0; j < keys; j++) {
+            float16 e = exp2_16(vload16(j * VECTORS + x, s) - now);
+            put16(e, j * VECTORS + x, s);
+            total += e;
+        }
+        sum[x] += total;
+    }
 }
 
 /* y = softmax(q·k')·v of one image; q, y: [queries, heads·d]; kt, vt of its text, as
- * pack_keys makes them. causal: query t sees keys 0..t. Work-item: (block of `rows` queries,
- * head). */
+ * pack_keys makes them, `all` keys a head. causal: query t sees keys 0..t. Work-item: (block
+ * of `rows` queries, head). */
 __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
 attend(__global const float *q, long q_at, __global const float *kt, long kt_at,
        __global const float *vt, long vt_at, __global float *y, long y_at, int queries,
-       int keys, int heads, int d, int causal, int rows, int step)
+       int keys, long all, int heads, int d, int causal, int rows, int step)
 {
-    float s[QUERIES * KEYS], o[QUERIES * CHANNELS], top[QUERIES], sum[QUERIES];
+    float qt[QUERIES * CHANNELS], s[KEYS * WIDTH], o[QUERIES * CHANNELS];
+    float16 top[QUERIES / 16], sum[QUERIES / 16];
     long t0 = get_global_id(0) * rows, head = get_global_id(1), c = (long)heads * d;
-    int n = min((long)rows, queries - t0), wide = wide_panels(d), narrow = narrow_columns(d);
-    int width = wide * WIDTH + narrow;
-    long all = (keys + PANEL - 1) / PANEL * PANEL;
+    int n = min((long)rows, queries - t0), columns = value_columns(d);
     int seen = causal ? min((long)keys, t0 + n) : keys;
     kt += kt_at + head * all * d;
-    vt += vt_at + head * all * ((d + PANEL - 1) / PANEL * PANEL);
+    vt += vt_at + head * all * columns;
     q += q_at + t0 * c + head * d;
-    for (int i = 0; i < QUERIES; i++) {
+    y += y_at + t0 * c + head * d;
+    for (int r = 0; r < n; r += WIDTH)
+        read_queries(q + r * c, c, n - r, d, qt + r * d);
+    for (int i = 0; i < QUERIES / 16; i++) {
         top[i] = -INFINITY;
         sum[i] = 0.0f;
     }
-    for (int i = 0; i < QUERIES * width / 8; i++)
-        put8((float8)0.0f, i, o);
+    for (int i = 0; i < QUERIES / 16 * columns; i++)
+        put16((float16)0.0f, i, o);
     for (int k0 = 0; k0 < seen; k0 += step) {
         int here = min(step, seen - k0);
-        for (int j = 0; j < here; j += WIDTH)
-            for (int r = 0; r < n; r += TILE)
-                score_tile(q + r * c, c, 16, n - r, kt + (k0 + j) * (long)d, d,
-                           s + r * KEYS + j, KEYS, true);
-        for (int r = 0; r < n; r++) {
-            int count = causal ? min((long)here, t0 + r + 1 - k0) : here;
-            float *p = s + r * KEYS;
-            float keep = count > 0 ? weigh(p, count, top + r, sum + r) : 1.0f;
-            for (int j = max(count, 0); j < here; j++)
-                p[j] = 0.0f;
-            if (keep != 1.0f)
-                for (int j = 0; j < width; j += 8) {
-                    float *z = o + place(j, r, QUERIES, wide, narrow);
-                    put8(keep * vload8(0, z), 0, z);
+        for (int r = 0; r < n; r += WIDTH) {
+            for (int j = 0; j < here; j += TILE)
+                add_steps(kt + (k0 + j) * (long)d, TILE, here - j, qt + r * d, d,
+                          s + j * WIDTH, true);
+            if (causal)
+                for (int j = 0; j < here * VECTORS; j++) {
+                    float16 query = t0 + r + j % VECTORS * 16 +
+                                    (float16)(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13,
+                                              14, 15);
+                    put16(select(vload16(j, s), (float16)-INFINITY,
+                                 isless(query, (float16)(k0 + j / VECTORS))),
+                          j, s);
                 }
-        }
-        for (int j = 0; j < wide; j++)
-            for (int r = 0; r < n; r += TILE)
-                value_tile(s + r * KEYS, KEYS, 16, n - r, vt + (j * all + k0) * WIDTH, here,
-                           o + (j * QUERIES + r) * WIDTH, WIDTH, false);
-        __global const float *last = vt + wide * all * WIDTH + (long)k0 * narrow;
-        for (int r = 0; r < n; r += TILE) {
-            float *to = o + wide * QUERIES * WIDTH + r * narrow;
-            if (narrow == 16)
-                last_tile_16(s + r * KEYS, KEYS, 16, n - r, last, here, to, 16, false);
-            else if (narrow == 8)
-                last_tile_8(s + r * KEYS, KEYS, 16, n - r, last, here, to, 8, false);
+            weigh(s, here, o + r * columns, d, top + r / 16, sum + r / 16);
+            for (int i = 0; i < d; i += TILE)
+                add_steps(vt + k0 * (long)columns + i, columns, d - i, s, here,
+                          o + r * columns + i * WIDTH, false);
         }
     }
-    for (int r = 0; r < n; r++) {
-        __global float *to = y + y_at + (t0 + r) * c + head * d;
-        float share = 1.0f / sum[r];
-        for (int j = 0; j < d; j += 8)
-            store8(share * vload8(0, o + place(j, r, QUERIES, wide, narrow)), to + j, d - j);
-    }
+    for (int r = 0; r < n; r += WIDTH)
+        write_queries(y + r * c, c, min(n - r, WIDTH), d, o + r * columns, sum + r / 16);
 }

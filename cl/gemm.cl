@@ -9,9 +9,7 @@
 #define DEPTH  384 /* steps of k at a time */
 #define PANELS 4   /* most panels of a task */
 
-DEFINE_TILES(add_tile, __global, __private)
-
-#define EXP(x) exp2_negative((x) * 1.44269504088896341f)
+#define EXP(x) exp2_16((x) * 1.44269504088896341f)
 DEFINE_GELU(gelu_16, float16, EXP)
 
 /* y[first + r, :] = x[r, :]·W + bias + row[(first + r) / t % row_n, :] + residual[first + r, :]
@@ -43,7 +41,7 @@ multiply_packed(__global const float *x, long x_at, __global const uchar *w, lon
                 for (int r = 0; r < n_rows; r += TILE)
                     add_tile(x + x_at + (r0 + r) * k + k0, k, 16, n_rows - r,
                              b + part * depth * WIDTH, depth,
-                             c + ((p * PARTS + part) * ROWS + r) * WIDTH, WIDTH, k0 == 0);
+                             c + ((p * PARTS + part) * ROWS + r) * WIDTH, k0 == 0);
         }
     }
     int vectors = min(n_panels * 2L, (out - p0 * PANEL + 15) / 16);

@@ -27,70 +27,98 @@
 #define SOON(p)
 #endif
 
-/* Step j of a block of 16 in a tile of n rows of `vectors` vectors of w floats. */
-#define ADD_STEP(n, w, vectors, j)                                                          \
+/* One step of a tile of n rows; value: what row i multiplies b's by. */
+#define ADD_STEP(n, value)                                                                  \
     do {                                                                                    \
-        float##w row[vectors];                                                              \
-        EACH(x, vectors)                                                                    \
-        row[x] = vload##w(x, b);                                                            \
+        float16 row[VECTORS];                                                               \
+        EACH(x, VECTORS)                                                                    \
+        row[x] = vload16(x, b);                                                             \
         EACH(i, n)                                                                          \
         {                                                                                   \
-            float##w v = p[i][j];                                                           \
-            EACH(x, vectors)                                                                \
+            float16 v = value;                                                              \
+            EACH(x, VECTORS)                                                                \
             sum[i][x] = fma(v, row[x], sum[i][x]);                                          \
         }                                                                                   \
-        b += w * vectors;                                                                   \
+        b += WIDTH;                                                                         \
     } while (0)
 
-/* DEFINE_TILE(name, n, w, vectors, space of a, space of b) makes name(): c[r, w·vectors]
- * (ld_c floats between rows) += a[r, depth] · b[depth, w·vectors], or = when fresh. Of a,
- * ld_a floats lie between rows, and block_a between blocks of 16 columns: 16 for an ordinary
- * matrix. r is `rows`, at most n, rounded up to n; rows of a from `rows` on are the last one
- * again. */
-#define DEFINE_TILE(name, n, w, vectors, a_space, b_space)                                  \
-    inline void name(a_space const float *a, long ld_a, long block_a, int rows,             \
-                     b_space const float *b, int depth, float *c, int ld_c, bool fresh)     \
+#define DEFINE_TILE(name, n)                                                                \
+    inline void name(__global const float *a, long ld, long block, int rows,                \
+                     const float *b, int depth, float *c, bool fresh)                       \
     {                                                                                       \
-        a_space const float *p[n];                                                          \
-        float##w sum[n][vectors];                                                           \
+        __global const float *p[n];                                                         \
+        float16 sum[n][VECTORS];                                                            \
         EACH(i, n)                                                                          \
         {                                                                                   \
-            p[i] = a + min(i, rows - 1) * ld_a;                                             \
-            SOON(c + (n + i) * ld_c);                                                       \
-            EACH(x, vectors)                                                                \
-            sum[i][x] = fresh ? (float##w)0.0f : vload##w(x, c + i * ld_c);                 \
+            p[i] = a + min(i, rows - 1) * ld;                                               \
+            SOON(c + (n + i) * WIDTH);                                                      \
+            EACH(x, VECTORS)                                                                \
+            sum[i][x] = fresh ? (float16)0.0f : vload16(i * VECTORS + x, c);                \
         }                                                                                   \
         for (; depth >= 16; depth -= 16) {                                                  \
             EACH(i, n)                                                                      \
-            SOON(p[i] + n * ld_a);                                                          \
+            SOON(p[i] + n * ld);                                                            \
             for (int j = 0; j < 16; j++)                                                    \
-                ADD_STEP(n, w, vectors, j);                                                 \
+                ADD_STEP(n, p[i][j]);                                                       \
             EACH(i, n)                                                                      \
-            p[i] += block_a;                                                                \
+            p[i] += block;                                                                  \
         }                                                                                   \
         for (int j = 0; j < depth; j++)                                                     \
-            ADD_STEP(n, w, vectors, j);                                                     \
+            ADD_STEP(n, p[i][j]);                                                           \
         EACH(i, n)                                                                          \
-        EACH(x, vectors)                                                                    \
-        put##w(sum[i][x], x, c + i * ld_c);                                              \
+        EACH(x, VECTORS)                                                                    \
+        put16(sum[i][x], i * VECTORS + x, c);                                               \
     }
 
-/* DEFINE_TILES makes name(), WIDTH wide and TILE rows high; rows are rounded up to a third,
- * two thirds or the whole of that. */
-#define DEFINE_TILES(name, a_space, b_space)                                                \
-    DEFINE_TILE(name##_all, TILE, 16, VECTORS, a_space, b_space)                            \
-    DEFINE_TILE(name##_most, (TILE / 3 * 2), 16, VECTORS, a_space, b_space)                 \
-    DEFINE_TILE(name##_few, (TILE / 3), 16, VECTORS, a_space, b_space)                      \
-    inline void name(a_space const float *a, long ld_a, long block_a, int rows,             \
-                     b_space const float *b, int depth, float *c, int ld_c, bool fresh)     \
+#define DEFINE_STEP_TILE(name, n)                                                           \
+    inline void name(__global const float *a, long step, const float *b, int depth,         \
+                     float *c, bool fresh)                                                  \
     {                                                                                       \
-        if (rows > TILE / 3 * 2)                                                            \
-            name##_all(a, ld_a, block_a, rows, b, depth, c, ld_c, fresh);                   \
-        else if (rows > TILE / 3)                                                           \
-            name##_most(a, ld_a, block_a, rows, b, depth, c, ld_c, fresh);                  \
-        else                                                                                \
-            name##_few(a, ld_a, block_a, rows, b, depth, c, ld_c, fresh);                   \
+        float16 sum[n][VECTORS];                                                            \
+        EACH(i, n)                                                                          \
+        EACH(x, VECTORS)                                                                    \
+        sum[i][x] = fresh ? (float16)0.0f : vload16(i * VECTORS + x, c);                    \
+        for (; depth > 0; depth--, a += step)                                               \
+            ADD_STEP(n, a[i]);                                                              \
+        EACH(i, n)                                                                          \
+        EACH(x, VECTORS)                                                                    \
+        put16(sum[i][x], i * VECTORS + x, c);                                               \
     }
+
+DEFINE_TILE(add_tile_all, TILE)
+DEFINE_TILE(add_tile_most, TILE / 3 * 2)
+DEFINE_TILE(add_tile_few, TILE / 3)
+DEFINE_STEP_TILE(add_steps_all, TILE)
+DEFINE_STEP_TILE(add_steps_most, TILE / 3 * 2)
+DEFINE_STEP_TILE(add_steps_few, TILE / 3)
+
+/* c[r, WIDTH] += a[r, depth] · b[depth, WIDTH], or = when fresh. Of a, ld floats lie between
+ * rows, and `block` between blocks of 16 columns: 16 for an ordinary matrix. r is `rows`, at
+ * most TILE, rounded up to a third, two thirds or the whole of that; rows of a from `rows` on
+ * are the last one again. */
+inline void add_tile(__global const float *a, long ld, long block, int rows, const float *b,
+                     int depth, float *c, bool fresh)
+{
+    if (rows > TILE / 3 * 2)
+        add_tile_all(a, ld, block, rows, b, depth, c, fresh);
+    else if (rows > TILE / 3)
+        add_tile_most(a, ld, block, rows, b, depth, c, fresh);
+    else
+        add_tile_few(a, ld, block, rows, b, depth, c, fresh);
+}
+
+/* The same where the rows of a column of a lie beside each other, `step` floats between
+ * columns; r is rounded up, so that many must be there. */
+inline void add_steps(__global const float *a, long step, int rows, const float *b, int depth,
+                      float *c, bool fresh)
+{
+    if (rows > TILE / 3 * 2)
+        add_steps_all(a, step, b, depth, c, fresh);
+    else if (rows > TILE / 3)
+        add_steps_most(a, step, b, depth, c, fresh);
+    else
+        add_steps_few(a, step, b, depth, c, fresh);
+}
 
 /* Vector i, 16 packed weights, as floats. */
 inline float16 read_weights(__global const uchar *w, int halves, long i)
@@ -106,12 +134,13 @@ inline int vector_of(int row, int v, int rows)
     return (v / VECTORS * rows + row) * VECTORS + v % VECTORS;
 }
 
-/* 2^x for x <= 0, wrong by at most 1e-7 of it; 2^-126 below. 2^n · 2^f with |f| <= 1/2; the
- * polynomial of degree 6 whose largest relative error there is least (Remez). */
-inline float16 exp2_negative(float16 x)
+/* 2^x for x <= 126, wrong by at most 1e-7 of it; 2^-126 for less than that. 2^n · 2^f with
+ * |f| <= 1/2; the polynomial of degree 6 whose largest relative error there is least
+ * (Remez). */
+inline float16 exp2_16(float16 x)
 {
     const float round = 12582912.0f; /* 1.5·2^23: adding it leaves whole numbers */
-    x = fmax(x, -126.0f);
+    x = max(x, -126.0f);
     float16 z = x + round, f = x - (z - round);
     float16 p = fma(f, (float16)1.53458120e-4f, (float16)1.33999312e-3f);
     p = fma(p, f, (float16)9.61848896e-3f);

@@ -35,12 +35,10 @@
         y[3] = q + 8.0f * t + m[5 * step];                                                  \
     } while (0)
 
-DEFINE_TILES(add_tile, __global, __private)
-
 /* x / (1 + e^-x) */
 inline float16 silu_16(float16 x)
 {
-    float16 e = exp2_negative(fabs(x) * -1.44269504088896341f);
+    float16 e = exp2_16(fabs(x) * -1.44269504088896341f);
     return x * select((float16)1.0f, e, isless(x, (float16)0.0f)) / (1.0f + e);
 }
 
@@ -187,8 +185,7 @@ winograd_multiply(__global const float *v, long v_at, __global const uchar *w, l
                     for (int part = 0; part < PARTS; part++)
                         add_tile(v + p * plane + k0 * count + r * 16, 16, count * 16,
                                  n_tiles - r, u + (i * PARTS + part) * STEPS * WIDTH, depth,
-                                 m + ((p * PARTS + part) * BLOCK_TILES + r) * WIDTH, WIDTH,
-                                 k0 == 0);
+                                 m + ((p * PARTS + part) * BLOCK_TILES + r) * WIDTH, k0 == 0);
             }
         }
     }

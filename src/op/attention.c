@@ -16,25 +16,28 @@ static int64_t text_of(dr_tensor q, dr_tensor k, const int *texts, int64_t i)
 
 /* --- fused --- */
 
-#define HEAD_CHANNELS 512 /* CHANNELS of cl/attention.cl */
-#define TASK_QUERIES  48
+#define HEAD_CHANNELS 512 /* as in cl/attention.cl */
+#define TASK_QUERIES  64
+#define QUERY_BLOCK   32
+#define KEY_BLOCK     48
 #define STEP_FLOATS   (96 * 1024) /* of keys and values that a task works on at once */
-#define STEP_MOST     128
+#define STEP_MOST     96
 #define LOG2_E        1.4426950408889634
 
 static void fused(dr_run *r, dr_tensor q, dr_tensor k, dr_tensor v, dr_tensor y,
                   int64_t heads, bool causal, const int *texts)
 {
-    int64_t d = q.c / heads, width = round_up(d, DR_PANEL), keys = positions(k);
-    int64_t padded = round_up(keys, DR_PANEL), queries = positions(q);
-    int64_t rows = task_rows(queries, TASK_QUERIES);
-    int64_t step = STEP_FLOATS / (d + width) / DR_PANEL * DR_PANEL;
-    step = step > STEP_MOST ? STEP_MOST : step;
+    int64_t d = q.c / heads, keys = positions(k), queries = positions(q);
+    int64_t all = round_up(keys, KEY_BLOCK), columns = round_up(d, 4);
+    int64_t blocks = div_up(queries, TASK_QUERIES);
+    int64_t rows = round_up(div_up(queries, blocks), QUERY_BLOCK);
+    int64_t step = at_least(STEP_FLOATS / (d + columns) / TILE_ROWS, 1) * TILE_ROWS;
+    step = at_most(step, STEP_MOST);
     dr_mark mark = dr_push(r);
-    dr_tensor kt = dr_new(r, k.n, heads, padded, d);
-    dr_tensor vt = dr_new(r, k.n, heads, padded, width);
+    dr_tensor kt = dr_new(r, k.n, heads, all, d);
+    dr_tensor vt = dr_new(r, k.n, heads, all, columns);
     stop(r, "pack_keys");
-    LAUNCH(r, DR_K_pack_keys, grid_tasks(padded / DR_PANEL, heads, k.n), T(k), T(v), T(kt),
+    LAUNCH(r, DR_K_pack_keys, grid_tasks(all / KEY_BLOCK, heads, k.n), T(k), T(v), T(kt),
            T(vt), DR_INT(keys), DR_INT(heads), DR_INT(d),
            DR_FLOAT(LOG2_E / sqrt((double)d)));
     stop(r, "attention");
@@ -43,8 +46,8 @@ static void fused(dr_run *r, dr_tensor q, dr_tensor k, dr_tensor v, dr_tensor y,
         work(r, 4.0 * (double)queries * (double)keys * (double)q.c);
         LAUNCH(r, DR_K_attend, grid_tasks(div_up(queries, rows), heads, 1),
                T(dr_slice(q, i, 1)), T(dr_slice(kt, text, 1)), T(dr_slice(vt, text, 1)),
-               T(dr_slice(y, i, 1)), DR_INT(queries), DR_INT(keys), DR_INT(heads),
-               DR_INT(d), DR_INT(causal), DR_INT(rows), DR_INT(step));
+               T(dr_slice(y, i, 1)), DR_INT(queries), DR_INT(keys), DR_LONG(all),
+               DR_INT(heads), DR_INT(d), DR_INT(causal), DR_INT(rows), DR_INT(step));
     }
     dr_pop(r, mark);
 }

@@ -192,13 +192,16 @@ static void test_conv2d(probe *p)
     compare(p, "conv2d", op_conv2d(&p->run, dx, &m, &o), want, LIMIT);
 }
 
-/* More keys than are worked on at once. */
+/* More keys than are worked on at once, later ones with much larger scores. */
 static void test_attention(probe *p)
 {
     enum { TEXT = 300 };
     float *q, *k, *v, *want = host(p, 2 * 21 * 24);
     dr_tensor dq = input(p, &q, 2, 21, 1, 24), dk = input(p, &k, 1, TEXT, 1, 24);
     dr_tensor dv = input(p, &v, 1, TEXT, 1, 24);
+    for (int i = 0; i < TEXT * 24 && !p->run.err.code; i++)
+        k[i] *= 1 + (float)(i / 24) / 10;
+    dr_upload(&p->run, dk, k);
     for (int i = 0; i < 4 && !p->run.err.code; i++) {
         bool causal = i % 2;
         p->run.unfused = i / 2;

@@ -335,6 +335,27 @@ static void test_attention_large_scores(void **state)
     kit_compare(k, op_attention(&k->run, dq, dq, dv, 1, false), want, 1e-4, "large scores");
 }
 
+/* Maxima that keep growing, for some queries more than for others: what was summed before
+ * must follow them. */
+static void test_attention_growing_scores(void **state)
+{
+    enum { QUERIES = 70, KEYS = 500, C = 40 };
+    kit *k = *state;
+    kit_begin(k);
+    float *q, *keys, *v, *want = kit_host(k, QUERIES * C);
+    dr_tensor dq = kit_tensor(k, &q, 1, QUERIES, 1, C);
+    dr_tensor dk = kit_tensor(k, &keys, 1, KEYS, 1, C);
+    dr_tensor dv = kit_tensor(k, &v, 1, KEYS, 1, C);
+    for (int i = 0; i < KEYS * C; i++)
+        keys[i] *= 1 + (float)(i / C) / 10;
+    dr_upload(&k->run, dk, keys);
+    ref_attention(want, q, keys, v,
+                  &(ref_attention_args){
+                      .n = 1, .m = 1, .tq = QUERIES, .tk = KEYS, .c = C, .heads = 1 });
+    kit_compare(k, op_attention(&k->run, dq, dk, dv, 1, false), want, 1e-4,
+                "growing scores");
+}
+
 /* CLBlast's second kernel takes over above some size; attention's batches have their own;
  * packed products have several tasks each way. */
 static void test_large(void **state)
@@ -374,6 +395,7 @@ int main(void)
         cmocka_unit_test(test_cross_attention),
         cmocka_unit_test(test_attention_causal),
         cmocka_unit_test(test_attention_large_scores),
+        cmocka_unit_test(test_attention_growing_scores),
         cmocka_unit_test(test_large),
     };
     int failed = cmocka_run_group_tests_name("products", tests, kit_setup, kit_teardown);

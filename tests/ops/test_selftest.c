@@ -28,7 +28,7 @@ static const kit_slip slips[] = {
     { "gemm.cl", "if (has & 4)", "if (has & 8)", "conv2d packed" },
     { "gemm.cl", "shift + out)", "shift)", "linear_geglu" },
     { "winograd.cl", "q + 8.0f * t", "q + 4.0f * t", "conv2d by Winograd" },
-    { "attention.cl", "*sum * keep", "*sum", "attention" },
+    { "attention.cl", "sum[x] *= keep", "sum[x] *= 1", "attention" },
     { "weights.cl", "<< 16", "<< 15", "unpack_weights bf16" },
     { "embed.cl", "r % length * cols", "r / length * cols", "embed_tokens" },
 };

@@ -63,7 +63,7 @@ static void test_wrong_candidates_are_out(void **state)
         { "weights.cl", "j < outputs ? load_weight", "j + 1 < outputs ? load_weight",
           "results for linear" },
         { "winograd.cl", "q + 8.0f * t", "q + 4.0f * t", "results for conv3x3" },
-        { "attention.cl", "*sum * keep", "*sum", "results for attention" },
+        { "attention.cl", "sum[x] += total", "sum[x] = total", "results for attention" },
         { "gemm.cl", "shift + out)", "shift)", "self-test: linear_geglu" },
     };
     dr_tune_result results[2];
