@@ -16,16 +16,17 @@ DEFINE_GELU(gelu_16, float16, EXP)
  * for r < m; has: bit 0 bias, bit 1 row, bit 2 residual (which may be y). gated: y is half as
  * wide, the first half of what is above times the GELU of the second (GEGLU, Shazeer 2020);
  * n a multiple of 64 then, and bias all that is added. Work-item: (group of `panels` panels
- * of y, block of `rows` rows). */
+ * of y, block of `rows` rows), or when rows_first the other way round. */
 __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
 multiply_packed(__global const float *x, long x_at, __global const uchar *w, long w_at,
                 int halves, __global float *y, long y_at, __global const float *bias,
                 long bias_at, __global const float *row, long row_at, int row_n,
                 __global const float *residual, long residual_at, int has, long first, long t,
-                long m, long n, long k, int gated, int panels, int rows)
+                long m, long n, long k, int gated, int panels, int rows,
+                int rows_first)
 {
     float b[DEPTH * PANEL], c[PANELS * ROWS * PANEL];
-    long p0 = get_global_id(0) * panels, r0 = get_global_id(1) * rows;
+    long p0 = get_global_id(rows_first) * panels, r0 = get_global_id(!rows_first) * rows;
     long out = gated ? n / 2 : n, out_panels = (out + PANEL - 1) / PANEL;
     int n_panels = min((long)panels, out_panels - p0);
     int n_rows = min((long)rows, m - r0);

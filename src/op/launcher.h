@@ -109,10 +109,22 @@ static inline void fail_shape(dr_run *r, const char *op, dr_tensor x, const char
 
 #define TILE_ROWS 12 /* TILE of cl/tile.h */
 
-/* At most `most` rows a task, all tasks about equal, in whole tiles. */
+/* Rows of a task: whole tiles, between half of `most` and that, so that the last of m's
+ * tasks lacks as little as possible. (A driver that deals out the tasks in halves lets all
+ * wait for whoever got the full ones.) */
 static inline int64_t task_rows(int64_t m, int64_t most)
 {
-    return round_up(div_up(m, div_up(m, most)), TILE_ROWS);
+    int64_t tiles = div_up(m, TILE_ROWS), best = 1, lacks = INT64_MAX;
+    for (int64_t t = at_least(most / TILE_ROWS, 1); 2 * t * TILE_ROWS >= most; t--) {
+        int64_t lack = round_up(tiles, t) - tiles;
+        if (lack < lacks) {
+            best = t;
+            lacks = lack;
+        }
+        if (t == 1)
+            break;
+    }
+    return at_most(best, tiles) * TILE_ROWS;
 }
 
 /* Count operations of a product that is launched now. */

@@ -31,10 +31,14 @@ static void multiply_packed(dr_run *r, dr_tensor x, dr_tensor y, int64_t first, 
         return;
     while (group > 1 && tasks * div_up(panels, group) < TASKS * dr_compute_units(r->dev))
         group /= 2;
-    LAUNCH(r, DR_K_multiply_packed, grid_tasks(div_up(panels, group), tasks, 1), T(x),
+    int64_t groups = div_up(panels, group);
+    bool rows_first =
+        m < n / 2; /* the weights are larger: each is read by few tasks in a row */
+    LAUNCH(r, DR_K_multiply_packed,
+           rows_first ? grid_tasks(tasks, groups, 1) : grid_tasks(groups, tasks, 1), T(x),
            T(w->w), DR_INT(w->layout == DR_PACKED_HALF), T(y), ADDENDS(a), DR_LONG(first),
            DR_LONG(positions(y)), DR_LONG(m), DR_LONG(n), DR_LONG(k), DR_INT(gated),
-           DR_INT(group), DR_INT(rows));
+           DR_INT(group), DR_INT(rows), DR_INT(rows_first));
 }
 
 /* The same by CLBlast, where prefill has put bias and addends into y: beta 1. */

@@ -20,14 +20,14 @@ void winograd(dr_run *r, dr_tensor x, dr_tensor y, const dr_weight_mat *w,
     int64_t tiles_h = div_up(y.h, SIDE), tiles_w = div_up(y.w, SIDE);
     int64_t tiles = y.n * tiles_h * tiles_w, panels = dr_panels(y.c);
     int64_t tile_bytes = POINTS * x.c * 4;
-    int64_t chunk =
-        at_least(TASK_TILES, dr_compute_units(r->dev) * UNIT_BYTES / tile_bytes);
-    chunk = at_most(chunk, at_most(tiles, (int64_t)r->conv_tile_bytes / tile_bytes));
-    chunk = at_least(chunk, TILE_ROWS);
     int64_t tasks = 4 * dr_compute_units(r->dev); /* at least, of few panels */
     int64_t rows =
-        task_rows(chunk, at_most(TASK_TILES, at_least(chunk * panels / tasks, TILE_ROWS)));
+        task_rows(tiles, at_most(TASK_TILES, at_least(tiles * panels / tasks, TILE_ROWS)));
+    int64_t chunk = at_least(rows, dr_compute_units(r->dev) * UNIT_BYTES / tile_bytes);
+    chunk = at_most(chunk, (int64_t)r->conv_tile_bytes / tile_bytes);
+    rows = at_most(rows, at_least(chunk / TILE_ROWS, 1) * TILE_ROWS);
     chunk = at_least(chunk / rows, 1) * rows;
+    chunk = at_most(chunk, tiles);
     dr_mark mark = dr_push(r);
     dr_tensor v = dr_new(r, POINTS, chunk, 1, x.c);
     work(r, 2.0 * 9 * (double)(y.n * positions(y)) * (double)x.c * (double)y.c);
