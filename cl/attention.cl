@@ -21,29 +21,6 @@ inline int value_columns(int d)
     return (d + 3) / 4 * 4;
 }
 
-/* Work-item: (BLOCK_KEYS keys, head, text). k, v: [texts, keys, heads·d]; kt and vt hold
- * texts·heads times keys·d and keys·(d rounded up to 4), keys rounded up to BLOCK_KEYS. */
-__kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
-pack_keys(__global const float *k, long k_at, __global const float *v, long v_at,
-          __global float *kt, long kt_at, __global float *vt, long vt_at, int keys, int heads,
-          int d, float scale)
-{
-    long first = get_global_id(0) * BLOCK_KEYS, all = get_global_size(0) * BLOCK_KEYS;
-    long head = get_global_id(1), text = get_global_id(2), c = (long)heads * d;
-    int here = min((long)BLOCK_KEYS, keys - first), columns = value_columns(d);
-    long at = (text * keys + first) * c + head * d;
-    k += k_at + at;
-    v += v_at + at;
-    kt += kt_at + ((text * heads + head) * all + first) * d;
-    vt += vt_at + ((text * heads + head) * all + first) * columns;
-    for (int j = 0; j < BLOCK_KEYS; j++)
-        for (int i = 0; i < d; i++)
-            kt[(j / TILE * d + i) * TILE + j % TILE] = j < here ? scale * k[j * c + i] : 0.0f;
-    for (int j = 0; j < BLOCK_KEYS; j++)
-        for (int i = 0; i < columns; i++)
-            vt[j * columns + i] = j < here && i < d ? v[j * c + i] : 0.0f;
-}
-
 /* The next factor of a butterfly that turns 16 vectors over. */
 #define LOWER(a, b)                                                                         \
     (float16)(a.s0, b.s0, a.s1, b.s1, a.s2, b.s2, a.s3, b.s3, a.s4, b.s4, a.s5, b.s5, a.s6, \
@@ -70,6 +47,49 @@ inline void turn_over(float16 m[16])
             m[2 * i + 1] = UPPER(n[i], n[i + 8]);
         }
     }
+}
+
+/* The first TILE of v to p. */
+inline void store_rows(float16 v, __global float *p)
+{
+#if TILE == 12
+    put8(v.lo, 0, p);
+    vstore4(v.hi.lo, 2, p);
+#else
+    vstore4(v.lo.lo, 0, p);
+    vstore2(v.lo.hi.lo, 2, p);
+#endif
+}
+
+/* Work-item: (BLOCK_KEYS keys, head, text). k, v: [texts, keys, heads·d]; kt and vt hold
+ * texts·heads times keys·d and keys·(d rounded up to 4), keys rounded up to BLOCK_KEYS. */
+__kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
+pack_keys(__global const float *k, long k_at, __global const float *v, long v_at,
+          __global float *kt, long kt_at, __global float *vt, long vt_at, int keys, int heads,
+          int d, float scale)
+{
+    long first = get_global_id(0) * BLOCK_KEYS, all = get_global_size(0) * BLOCK_KEYS;
+    long head = get_global_id(1), text = get_global_id(2), c = (long)heads * d;
+    int here = min((long)BLOCK_KEYS, keys - first), columns = value_columns(d);
+    long at = (text * keys + first) * c + head * d;
+    k += k_at + at;
+    v += v_at + at;
+    kt += kt_at + ((text * heads + head) * all + first) * d;
+    vt += vt_at + ((text * heads + head) * all + first) * columns;
+    for (int j = 0; j < BLOCK_KEYS; j += TILE)
+        for (int i = 0; i < d; i += 16) {
+            float16 m[16];
+            EACH(r, 16)
+            m[r] = r < TILE && j + r < here ? scale * load16(k + (j + r) * c + i, d - i)
+                                            : (float16)0.0f;
+            turn_over(m);
+            for (int r = 0; r < min(16, d - i); r++)
+                store_rows(m[r], kt + j * d + (i + r) * TILE);
+        }
+    for (int j = 0; j < BLOCK_KEYS; j++)
+        for (int i = 0; i < columns; i += 8)
+            store8(j < here && i < d ? load8(v + j * c + i, d - i) : (float8)0.0f,
+                   vt + j * columns + i, columns - i);
 }
 
 /* to[column of q][query], WIDTH queries beside each other = q[query][column]; queries from

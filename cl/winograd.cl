@@ -38,8 +38,7 @@
 /* x / (1 + e^-x) */
 inline float16 silu_16(float16 x)
 {
-    float16 e = exp2_16(fabs(x) * -1.44269504088896341f);
-    return x * select((float16)1.0f, e, isless(x, (float16)0.0f)) / (1.0f + e);
+    return x / (1.0f + exp2_16(min(x * -1.44269504088896341f, 126.0f)));
 }
 
 /* v[point, c / 16, tile - first, c % 16] = B'·d·B of tiles [first, first + count), counted
