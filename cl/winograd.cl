@@ -41,9 +41,9 @@ inline float16 silu_16(float16 x)
     return x / (1.0f + exp2_16(min(x * -1.44269504088896341f, 126.0f)));
 }
 
-/* v[point, c / 16, tile - first, c % 16] = B'·d·B of tiles [first, first + count), counted
- * through [image, line of tiles, column]. Blocks of 16 channels lie as add_tile reads them:
- * lines of memory one behind the other. Reads x as cl/conv.cl's unfold does; norm: through
+/* v[c / STEPS, point, c / 16, tile - first, c % 16] = B'·d·B of tiles [first, first +
+ * count), counted through [image, line of tiles, column]. All lies in the order in which
+ * winograd_multiply reads it. Reads x as cl/conv.cl's unfold does; norm: through
  * group norm by coef, as cl/norm.cl's apply, and SiLU. c: a multiple of 16. Work-item: GROUP
  * tiles; neighbours share columns of pixels. */
 __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
@@ -52,7 +52,7 @@ winograd_input(__global const float *x, long x_at, __global const float *coef, l
                int h, int w, int c, int in_h, int in_w, int tiles_h, int tiles_w, int pad_top,
                int pad_left, int wrap, float in_scale)
 {
-    long t0 = get_global_id(0) * GROUP, plane = c * count;
+    long t0 = get_global_id(0) * GROUP;
     int n = min((long)GROUP, count - t0), columns = 0, begin[GROUP];
     long at[GROUP * POINTS], image[GROUP * 6];
     float16 e[GROUP * POINTS]; /* [column][point of it] */
@@ -73,7 +73,10 @@ winograd_input(__global const float *x, long x_at, __global const float *coef, l
             }
         }
     }
-    for (int k = 0; k < c; k += 16, v += count * 16) {
+    for (int k = 0; k < c; k += 16) {
+        int k0 = k / STEPS * STEPS;
+        long plane = min(STEPS, c - k0) * count;
+        __global float *to = v + k0 * POINTS * count + (k - k0) * count;
         for (int j = 0; j < columns; j++) {
             const long *from = at + j * 6;
             __global const float *by = coef + coef_at + image[j] * 3 * c + k;
@@ -105,7 +108,7 @@ winograd_input(__global const float *x, long x_at, __global const float *coef, l
                 float16 o[6];
                 TO_POINTS((d + i), o, 6);
                 EACH(j, 6)
-                put16(o[j], t, v + (i * 6 + j) * plane);
+                put16(o[j], t, to + (i * 6 + j) * plane);
             }
         }
     }
@@ -170,7 +173,6 @@ winograd_multiply(__global const float *v, long v_at, __global const uchar *w, l
     float u[12 * STEPS * PANEL], m[POINTS * BLOCK_TILES * PANEL];
     long panel = get_global_id(0), t0 = get_global_id(1) * rows;
     int n_tiles = min((long)rows, count - t0);
-    long plane = c * count;
     w += w_at * sizeof(float);
     v += v_at + t0 * 16;
     for (int k0 = 0; k0 < c; k0 += STEPS) {
@@ -182,7 +184,7 @@ winograd_multiply(__global const float *v, long v_at, __global const uchar *w, l
                 int p = line * 6 + i % 6;
                 for (int r = 0; r < n_tiles; r += TILE)
                     for (int part = 0; part < PARTS; part++)
-                        add_tile(v + p * plane + k0 * count + r * 16, 16, count * 16,
+                        add_tile(v + (k0 * POINTS + p * depth) * count + r * 16, 16, count * 16,
                                  n_tiles - r, u + (i * PARTS + part) * STEPS * WIDTH, depth,
                                  m + ((p * PARTS + part) * BLOCK_TILES + r) * WIDTH, k0 == 0);
             }
