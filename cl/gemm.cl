@@ -5,7 +5,7 @@
  *
  * Packed weights [ceil(n / 32)][k][32], zeros beyond n, are floats or halves; see
  * cl/weights.cl. */
-#define ROWS   144 /* most rows of a task: a multiple of TILE */
+#define ROWS   156 /* most rows of a task: a multiple of TILE, and two texts of 77 tokens */
 #define DEPTH  384 /* steps of k at a time */
 #define PANELS 4   /* most panels of a task */
 
@@ -30,19 +30,24 @@ multiply_packed(__global const float *x, long x_at, __global const uchar *w, lon
     long out = gated ? n / 2 : n, out_panels = (out + PANEL - 1) / PANEL;
     int n_panels = min((long)panels, out_panels - p0);
     int n_rows = min((long)rows, m - r0);
+    int all_panels = gated ? 2 * n_panels : n_panels, tiles = (n_rows + TILE - 1) / TILE;
+    long line = PANEL * (halves ? sizeof(short) : sizeof(float)); /* bytes of a panel's row */
     w += w_at * sizeof(float);
     for (long k0 = 0; k0 < k; k0 += DEPTH) {
         int depth = min((long)DEPTH, k - k0);
-        for (int p = 0; p < (gated ? 2 * n_panels : n_panels); p++) {
+        for (int p = 0; p < all_panels; p++) {
             long panel = p0 + (p < n_panels ? p : out_panels + p - n_panels);
+            __global const uchar *from = w + (panel * k + k0) * line;
             for (int i = 0; i < depth * 2; i++)
-                put16(read_weights(w, halves, (panel * k + k0) * 2 + i),
-                         vector_of(i / 2, i % 2, depth), b);
-            for (int part = 0; part < PARTS; part++)
-                for (int r = 0; r < n_rows; r += TILE)
+                put16(read_weights(from, halves, i), vector_of(i / 2, i % 2, depth), b);
+            for (int r = 0; r < n_rows; r += TILE) {
+                for (long i = r / TILE * 64L; i < depth * line; i += tiles * 64L)
+                    LATER(from + k * line + i);
+                for (int part = 0; part < PARTS; part++)
                     add_tile(x + x_at + (r0 + r) * k + k0, k, 16, n_rows - r,
                              b + part * depth * WIDTH, depth,
                              c + ((p * PARTS + part) * ROWS + r) * WIDTH, k0 == 0);
+            }
         }
     }
     int vectors = min(n_panels * 2L, (out - p0 * PANEL + 15) / 16);

@@ -22,9 +22,11 @@
 /* The line of memory at p is read soon. The cache sees no pattern in rows of a tile, which
  * are short and far apart. */
 #ifdef __clang__
-#define SOON(p) __builtin_prefetch(p)
+#define SOON(p)  __builtin_prefetch(p)
+#define LATER(p) __builtin_prefetch(p, 0, 2) /* after much else */
 #else
 #define SOON(p)
+#define LATER(p)
 #endif
 
 /* One step of a tile of n rows; value: what row i multiplies b's by. */
