@@ -12,21 +12,25 @@
 #define EXP(x) exp2_16((x) * 1.44269504088896341f)
 DEFINE_GELU(gelu_16, float16, EXP)
 
+#define GATED 5
+
 /* y[first + r, :] = x[r, :]·W + bias + row[(first + r) / t % row_n, :] + residual[first + r, :]
- * for r < m; has: bit 0 bias, bit 1 row, bit 2 residual (which may be y). gated: y is half as
- * wide, the first half of what is above times the GELU of the second (GEGLU, Shazeer 2020);
- * n a multiple of 64 then, and bias all that is added. Work-item: (group of `panels` panels
+ * for r < m; has: bit 0 bias, bit 1 row, bit 2 residual (which may be y). through: what the
+ * product and bias pass before more is added: 0, 1, 2 as in cl/elementwise.cl's activate, -1
+ * nothing; GATED: y is half as wide, their first half times the GELU of the second (GEGLU,
+ * Shazeer 2020), n a multiple of 64 then. Work-item: (group of `panels` panels
  * of y, block of `rows` rows), or when rows_first the other way round. */
 __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
 multiply_packed(__global const float *x, long x_at, __global const uchar *w, long w_at,
                 int halves, __global float *y, long y_at, __global const float *bias,
                 long bias_at, __global const float *row, long row_at, int row_n,
                 __global const float *residual, long residual_at, int has, long first, long t,
-                long m, long n, long k, int gated, int panels, int rows,
-                int rows_first)
+                long m, long n, long k, int through, int panels,
+                int rows, int rows_first)
 {
     float b[DEPTH * PANEL], c[PANELS * ROWS * PANEL];
     long p0 = get_global_id(rows_first) * panels, r0 = get_global_id(!rows_first) * rows;
+    int gated = through == GATED;
     long out = gated ? n / 2 : n, out_panels = (out + PANEL - 1) / PANEL;
     int n_panels = min((long)panels, out_panels - p0);
     int n_rows = min((long)rows, m - r0);
@@ -64,7 +68,10 @@ multiply_packed(__global const float *x, long x_at, __global const uchar *w, lon
             if (gated) {
                 float16 gate = vload16(vector_of(r, i + n_panels * 2, ROWS), c);
                 v *= gelu_16(has & 1 ? gate + vload16(i, shift + out) : gate);
-            }
+            } else if (through == 1)
+                v = gelu_16(v);
+            else if (through >= 0)
+                v = silu_16(v, through == 2 ? 1.702f : 1.0f);
             if (has & 2)
                 v += load16(own + i * 16, left);
             if (has & 4)

@@ -152,3 +152,9 @@ inline float16 exp2_16(float16 x)
     p = fma(p, f, (float16)1.0f);
     return as_float16(as_int16(p) + (as_int16(z) << 23));
 }
+
+/* x·σ(slope·x) */
+inline float16 silu_16(float16 x, float slope)
+{
+    return x / (1.0f + exp2_16(min(x * (slope * -1.44269504088896341f), 126.0f)));
+}

@@ -35,12 +35,6 @@
         y[3] = q + 8.0f * t + m[5 * step];                                                  \
     } while (0)
 
-/* x / (1 + e^-x) */
-inline float16 silu_16(float16 x)
-{
-    return x / (1.0f + exp2_16(min(x * -1.44269504088896341f, 126.0f)));
-}
-
 /* v[c / STEPS, point, c / 16, tile - first, c % 16] = B'·d·B of tiles [first, first +
  * count), counted through [image, line of tiles, column]. All lies in the order in which
  * winograd_multiply reads it. Reads x as cl/conv.cl's unfold does; norm: through
@@ -94,7 +88,7 @@ winograd_input(__global const float *x, long x_at, __global const float *coef, l
                 if (from[i] >= 0) {
                     d[i] = (vload16(0, x + from[i] + k) - mean) * factor + offset;
                     if (norm)
-                        d[i] = silu_16(d[i]);
+                        d[i] = silu_16(d[i], 1.0f);
                 }
             }
             TO_POINTS(d, o, 1);

@@ -83,8 +83,7 @@ static void layer_forward(dr_run *r, const dr_clip *m, const struct dr_clip_laye
     dr_tensor a = op_attention(r, q, k, v, m->heads, true);
     x = op_linear(r, a, &b->out, &x);
     h = op_layer_norm(r, x, &b->norm2);
-    h = op_linear(r, h, &b->fc1, NULL); /* [n, length, inner] */
-    h = op_activate(r, h, m->act);
+    h = op_linear_activate(r, h, &b->fc1, m->act); /* [n, length, inner] */
     op_linear_into(r, y, h, &b->fc2, &x);
     dr_pop(r, mark);
 }

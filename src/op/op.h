@@ -69,6 +69,10 @@ dr_tensor op_linear(dr_run *r, dr_tensor x, const dr_weight_mat *w,
 void op_linear_into(dr_run *r, dr_tensor y, dr_tensor x, const dr_weight_mat *w,
                     const dr_tensor *residual);
 
+/* act(x·W + b) */
+dr_tensor op_linear_activate(dr_run *r, dr_tensor x, const dr_weight_mat *w,
+                             dr_activation kind);
+
 /* How a convolution reads and what is added to it. Zero means: stride 1, no padding… */
 typedef struct {
     int stride;            /* 0 or 1: every pixel */

@@ -17,14 +17,17 @@ static float prefill(dr_run *r, dr_tensor y, const dr_weight_mat *w, const adden
 #define TASK_PANELS 4
 #define TASKS       4 /* at least so many for each compute unit, if there are panels enough */
 
-/* y[first…first + m) = x·W + bias + addends, x's rows from 0, by the packed kernel; gated:
- * through GEGLU, y half as wide. */
+/* What a packed product passes beside an activation. */
+enum { NOTHING = -1, GATED = DR_ACTIVATIONS };
+
+/* y[first…first + m) = x·W + bias through `through`, + addends, x's rows from 0, by the
+ * packed kernel. GATED: GEGLU, y half as wide. */
 static void multiply_packed(dr_run *r, dr_tensor x, dr_tensor y, int64_t first, int64_t m,
-                            const dr_weight_mat *w, const addends *add, bool gated)
+                            const dr_weight_mat *w, const addends *add, int through)
 {
     int64_t n = w->w.c, k = w->w.w, panels = dr_panels(y.c);
     int64_t rows = task_rows(m, TASK_ROWS), tasks = div_up(m, rows);
-    int64_t group = gated ? TASK_PANELS / 2 : TASK_PANELS;
+    int64_t group = through == GATED ? TASK_PANELS / 2 : TASK_PANELS;
     const addends_args a = addends_of(y, w, add);
     work(r, 2.0 * (double)m * (double)n * (double)k);
     if (r->err.code || r->dry)
@@ -37,7 +40,7 @@ static void multiply_packed(dr_run *r, dr_tensor x, dr_tensor y, int64_t first, 
     LAUNCH(r, DR_K_multiply_packed,
            rows_first ? grid_tasks(tasks, groups, 1) : grid_tasks(groups, tasks, 1), T(x),
            T(w->w), DR_INT(w->layout == DR_PACKED_HALF), T(y), ADDENDS(a), DR_LONG(first),
-           DR_LONG(positions(y)), DR_LONG(m), DR_LONG(n), DR_LONG(k), DR_INT(gated),
+           DR_LONG(positions(y)), DR_LONG(m), DR_LONG(n), DR_LONG(k), DR_INT(through),
            DR_INT(group), DR_INT(rows), DR_INT(rows_first));
 }
 
@@ -66,7 +69,7 @@ static void product(dr_run *r, dr_tensor x, dr_tensor y, const dr_weight_mat *w,
     if (w->layout == DR_ROWS)
         multiply_rows(r, x, y, 0, m, w, prefill(r, y, w, add));
     else
-        multiply_packed(r, x, y, 0, m, w, add, false);
+        multiply_packed(r, x, y, 0, m, w, add, NOTHING);
 }
 
 void op_linear_into(dr_run *r, dr_tensor y, dr_tensor x, const dr_weight_mat *w,
@@ -102,8 +105,24 @@ dr_tensor op_linear_geglu(dr_run *r, dr_tensor x, const dr_weight_mat *w)
     else if (x.c != w->in)
         fail_shape(r, "linear_geglu", x, "c", x.c, w->in);
     else if (!stop(r, "linear"))
-        multiply_packed(r, x, y, 0, x.n * positions(x), w, &(addends){ 0 }, true);
+        multiply_packed(r, x, y, 0, x.n * positions(x), w, &(addends){ 0 }, GATED);
     dr_pop(r, mark);
+    return y;
+}
+
+dr_tensor op_linear_activate(dr_run *r, dr_tensor x, const dr_weight_mat *w,
+                             dr_activation kind)
+{
+    if (w->layout == DR_ROWS || kind > DR_QUICK_GELU) {
+        dr_tensor y = op_linear(r, x, w, NULL);
+        op_activate_into(r, y, y, kind);
+        return y;
+    }
+    dr_tensor y = dr_new(r, x.n, x.h, x.w, w->out);
+    if (x.c != w->in)
+        fail_shape(r, "linear_activate", x, "c", x.c, w->in);
+    else if (!stop(r, "linear"))
+        multiply_packed(r, x, y, 0, x.n * positions(x), w, &(addends){ 0 }, (int)kind);
     return y;
 }
 
@@ -153,7 +172,7 @@ static void conv_tiles(dr_run *r, dr_tensor x, dr_tensor y, const dr_weight_mat 
                DR_FLOAT(s->in_scale));
         stop(r, "conv2d");
         if (packed)
-            multiply_packed(r, rows, y, first, m, w, add, false);
+            multiply_packed(r, rows, y, first, m, w, add, NOTHING);
         else
             multiply_rows(r, rows, y, first, m, w, beta);
     }

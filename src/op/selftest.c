@@ -463,9 +463,9 @@ static void packed(probe *p, int64_t in, int kind)
     dr_mem_free(p->run.dev, file_mem);
 }
 
-static void packed_geglu(probe *p)
+static void packed_activations(probe *p)
 {
-    float *x, *w, *b, *wide = host(p, 11 * 128), *want = host(p, 11 * 64);
+    float *x, *w, *b, *wide = host(p, 11 * 128), *want = host(p, 11 * 128);
     dr_tensor dx = input(p, &x, 1, 11, 1, 14);
     dr_weight_mat m = matrix(p, &w, &b, 14, 128, 1), packed = m;
     if (p->run.err.code)
@@ -476,13 +476,18 @@ static void packed_geglu(probe *p)
     ref_linear(wide, x, w, b, NULL, 11, 14, 128);
     ref_geglu(want, wide, 11, 64);
     compare(p, "linear_geglu", op_linear_geglu(&p->run, dx, &packed), want, LIMIT);
+    for (int kind = 0; kind <= DR_QUICK_GELU; kind++) {
+        ref_activate(want, wide, 11 * 128, (dr_activation)kind);
+        compare(p, "linear_activate",
+                op_linear_activate(&p->run, dx, &packed, (dr_activation)kind), want, LIMIT);
+    }
 }
 
 static void test_packed(probe *p)
 {
     if (!dr_packed(p->run.dev))
         return;
-    packed_geglu(p);
+    packed_activations(p);
     for (int kind = 0; kind < 3 && !p->run.err.code; kind++) {
         dr_mark mark = dr_push(&p->run);
         packed(p, 6, kind);  /* unfolded */

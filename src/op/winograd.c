@@ -3,11 +3,11 @@
 #define POINTS     36 /* as in cl/winograd.cl */
 #define TASK_TILES 132
 #define GROUP      6
-#define SIDE       4                  /* pixels of a tile's result */
-#define CHANNELS   16                 /* of a vector; the input has a multiple of them */
-#define UNIT_BYTES ((int64_t)4 << 20) /* of transformed input for each compute unit */
+#define SIDE       4                   /* pixels of a tile's result */
+#define CHANNELS   16                  /* of a vector; the input has a multiple of them */
+#define UNIT_BYTES ((int64_t)4 << 20)  /* of transformed input for each compute unit */
 #define MOST_BYTES ((int64_t)20 << 20) /* of it that a large cache still holds */
-#define MANY_TILES 48 /* that share the work on weights well enough */
+#define MANY_TILES 48                  /* that share the work on weights well enough */
 
 bool winograd_fits(const dr_weight_mat *w, const conv_shape *s)
 {

@@ -87,6 +87,27 @@ static void conv_run(kit *k, conv_case *c, const char *kind)
     }
 }
 
+static void test_linear_activate(void **state)
+{
+    kit *k = *state;
+    for (int i = 0; i < CASES; i++) {
+        kit_begin(k);
+        int64_t t = kit_pick(k, 1, 90), in = kit_pick(k, 1, 90), out = kit_pick(k, 1, 70);
+        dr_activation kind = (dr_activation)(i % DR_ACTIVATIONS);
+        float *x, *w, *b, *want = kit_host(k, t * out);
+        KIT_SAY(what, "linear_activate %d t=%d in=%d out=%d", (int)kind, (int)t, (int)in,
+                (int)out);
+        dr_tensor dx = kit_tensor(k, &x, 1, t, 1, in);
+        dr_weight_mat m = kit_matrix(k, &w, &b, in, out, 1, 1, i % 3);
+        ref_linear(want, x, w, b, NULL, t, in, out);
+        ref_activate(want, want, t * out, kind);
+        const dr_weight_mat both[] = { m, kit_packed(k, m) };
+        for (int j = 0; j < 2; j++)
+            kit_compare(k, op_linear_activate(&k->run, dx, &both[j], kind), want, LIMIT,
+                        what);
+    }
+}
+
 /* As many as Winograd's way takes, or any number. */
 static int64_t channels(kit *k)
 {
@@ -385,6 +406,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_linear),
         cmocka_unit_test(test_linear_geglu),
+        cmocka_unit_test(test_linear_activate),
         cmocka_unit_test(test_conv_same),
         cmocka_unit_test(test_conv_norm),
         cmocka_unit_test(test_conv_wrapped),
