@@ -119,9 +119,9 @@ void dr_transformer_read_text(dr_run *r, const dr_transformer *b, dr_tensor text
     }
 }
 
-/* x: [n, h, w, c], updated in place. */
-static void layer_forward(dr_run *r, const dr_transformer_layer *b, dr_tensor x,
-                          int64_t heads, const dr_text_kv *kv)
+/* x: [n, h, w, c], updated in place, as in the next one. */
+static void attend_itself(dr_run *r, const dr_transformer_layer *b, dr_tensor x,
+                          int64_t heads)
 {
     dr_mark mark = dr_push(r);
     dr_tensor h = op_layer_norm(r, x, &b->norm1);
@@ -131,9 +131,14 @@ static void layer_forward(dr_run *r, const dr_transformer_layer *b, dr_tensor x,
     h = op_attention(r, q, k, v, heads, false);
     op_linear_into(r, x, h, &b->out1, &x);
     dr_pop(r, mark);
+}
 
-    h = op_layer_norm(r, x, &b->norm2);
-    q = op_linear(r, h, &b->q2, NULL);
+static void attend_text(dr_run *r, const dr_transformer_layer *b, dr_tensor x,
+                        int64_t heads, const dr_text_kv *kv)
+{
+    dr_mark mark = dr_push(r);
+    dr_tensor h = op_layer_norm(r, x, &b->norm2);
+    dr_tensor q = op_linear(r, h, &b->q2, NULL);
     h = kv->rows ? op_cross_attention(r, q, kv->k, kv->v, heads, kv->rows)
                  : op_attention(r, q, kv->k, kv->v, heads, false);
     op_linear_into(r, x, h, &b->out2, &x);
@@ -146,15 +151,20 @@ static void layer_forward(dr_run *r, const dr_transformer_layer *b, dr_tensor x,
 }
 
 dr_tensor dr_transformer_forward(dr_run *r, const dr_transformer *b, dr_tensor x,
-                                 const dr_text_kv *kv)
+                                 const dr_text_kv *kv, int64_t batch)
 {
-    dr_tensor y = dr_new(r, x.n, x.h, x.w, x.c);
+    bool grows = x.n < batch;
+    dr_tensor y = grows ? op_repeat(r, x, batch) : dr_new(r, x.n, x.h, x.w, x.c);
     dr_mark mark = dr_push(r);
     dr_tensor h = op_group_norm(r, x, &b->norm, false);
     h = op_linear(r, h, &b->in, NULL);
-    for (int i = 0; i < b->n_layers; i++)
-        layer_forward(r, &b->layers[i], h, b->heads, &kv[b->first_kv + i]);
-    op_linear_into(r, y, h, &b->out, &x);
+    for (int i = 0; i < b->n_layers; i++) {
+        attend_itself(r, &b->layers[i], h, b->heads);
+        if (h.n < batch)
+            h = op_repeat(r, h, batch);
+        attend_text(r, &b->layers[i], h, b->heads, &kv[b->first_kv + i]);
+    }
+    op_linear_into(r, y, h, &b->out, grows ? &y : &x);
     dr_pop(r, mark);
     return y;
 }

@@ -73,7 +73,9 @@ void dr_transformer_load(dr_loader *l, dr_transformer *b, int64_t c, int64_t tex
 /* Fill kv[first_kv …] from the text [texts, tokens, 1, text_c]. */
 void dr_transformer_read_text(dr_run *r, const dr_transformer *b, dr_tensor text,
                               dr_text_kv *kv);
+/* x: [n, h, w, c] → [batch, h, w, c]. With fewer rows than `batch`, whose multiple that is,
+ * row i starts as x's i % n: before texts are read such rows do not differ. */
 dr_tensor dr_transformer_forward(dr_run *r, const dr_transformer *b, dr_tensor x,
-                                 const dr_text_kv *kv);
+                                 const dr_text_kv *kv, int64_t batch);
 
 #endif

@@ -288,15 +288,16 @@ dr_tensor dr_unet_time(dr_run *r, const dr_unet *m, double timestep)
     return t;
 }
 
-/* Resnet j of a block and its transformer; side and i tell which block it is. */
+/* Resnet j of a block and its transformer, of `batch` rows then; side and i tell which
+ * block it is. */
 static dr_tensor layer_forward(dr_run *r, const dr_unet_block *b, int j, dr_tensor x,
-                               const dr_tensor *time, const dr_text_kv *kv,
+                               const dr_tensor *time, const dr_text_kv *kv, int64_t batch,
                                const char *side, int i)
 {
     x = dr_resnet_forward(r, &b->resnets[j], x, time);
     dr_show(r, x, "%s_blocks.%d.resnets.%d", side, i, j);
     if (b->attentions) {
-        x = dr_transformer_forward(r, &b->attentions[j], x, kv);
+        x = dr_transformer_forward(r, &b->attentions[j], x, kv, batch);
         dr_show(r, x, "%s_blocks.%d.attentions.%d", side, i, j);
     }
     return x;
@@ -307,7 +308,7 @@ static dr_tensor mid_forward(dr_run *r, const dr_unet *m, dr_tensor x,
 {
     x = dr_resnet_forward(r, &m->mid[0], x, time);
     dr_show(r, x, "mid_block.resnets.0");
-    x = dr_transformer_forward(r, &m->mid_attention, x, kv);
+    x = dr_transformer_forward(r, &m->mid_attention, x, kv, x.n);
     dr_show(r, x, "mid_block.attentions.0");
     x = dr_resnet_forward(r, &m->mid[1], x, time);
     dr_show(r, x, "mid_block.resnets.1");
@@ -315,29 +316,41 @@ static dr_tensor mid_forward(dr_run *r, const dr_unet *m, dr_tensor x,
     return x;
 }
 
+/* x for all rows of a batch. */
+static dr_tensor whole(dr_run *r, dr_tensor x, int64_t batch)
+{
+    return x.n < batch ? op_repeat(r, x, batch) : x;
+}
+
+/* Until the first text is read, rows of the same latents are the same: one of them is
+ * worked out. */
 dr_unet_way dr_unet_descend(dr_run *r, const dr_unet *m, const dr_unet_call *call,
                             dr_tensor time, const dr_text_kv *kv, const dr_tensor *hint)
 {
     dr_unet_way way = { 0 };
     dr_conv_opts in = dr_window3;
-    in.batch = call->batch;
+    in.batch = hint ? call->batch : call->x.n;
     in.in_scale = (float)call->in_scale;
     in.residual = hint;
-    dr_tensor h = op_conv2d(r, call->x, &m->conv_in, &in); /* [batch, h, w, width] */
-    dr_show(r, h, "conv_in");
-    way.skip[way.n++] = h;
+    dr_tensor h = op_conv2d(r, call->x, &m->conv_in, &in); /* [.., h, w, width] */
+    way.skip[way.n++] = whole(r, h, call->batch);
+    dr_show(r, way.skip[0], "conv_in");
     for (int i = 0; i < m->n_levels; i++) {
         const dr_unet_block *b = &m->down[i];
-        for (int j = 0; j < b->n_layers; j++)
-            way.skip[way.n++] = h = layer_forward(r, b, j, h, &time, kv, "down", i);
+        for (int j = 0; j < b->n_layers; j++) {
+            h = layer_forward(r, b, j, h, &time, kv, call->batch, "down", i);
+            way.skip[way.n++] = whole(r, h, call->batch);
+        }
         if (b->sampler.out) {
             dr_conv_opts down = dr_window3;
             down.stride = 2;
-            way.skip[way.n++] = h = op_conv2d(r, h, &b->sampler, &down);
+            h = op_conv2d(r, h, &b->sampler, &down);
+            way.skip[way.n++] = whole(r, h, call->batch);
             dr_show(r, h, "down_blocks.%d.downsamplers.0", i);
         }
         dr_show(r, h, "down_blocks.%d", i);
     }
+    h = whole(r, h, call->batch);
     way.mid = m->has_mid ? mid_forward(r, m, h, &time, kv) : h;
     return way;
 }
@@ -357,7 +370,7 @@ dr_tensor dr_unet_forward(dr_run *r, const dr_unet *m, const dr_unet_call *call,
     for (int i = 0; i < m->n_levels; i++) {
         const dr_unet_block *b = &m->up[i];
         for (int j = 0; j < b->n_layers; j++)
-            h = layer_forward(r, b, j, op_concat(r, h, skip[--n]), &time, kv, "up", i);
+            h = layer_forward(r, b, j, op_concat(r, h, skip[--n]), &time, kv, h.n, "up", i);
         if (b->sampler.out) { /* to the size of the next skip: odd sizes come back too */
             dr_conv_opts up = dr_window3;
             up.up_h = skip[n - 1].h;

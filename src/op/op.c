@@ -60,6 +60,16 @@ void op_scale(dr_run *r, dr_tensor x, dr_tensor y, float factor, float offset)
            DR_FLOAT(factor), DR_FLOAT(offset));
 }
 
+dr_tensor op_repeat(dr_run *r, dr_tensor x, int64_t n)
+{
+    dr_tensor y = dr_new(r, n, x.h, x.w, x.c);
+    if (n % x.n)
+        fail_shape(r, "repeat", x, "n", x.n, n);
+    for (int64_t i = 0; i < n && !r->err.code; i += x.n)
+        op_scale(r, x, dr_slice(y, i, x.n), 1, 0);
+    return y;
+}
+
 void op_fill(dr_run *r, dr_tensor x, float value)
 {
     if (stop(r, "fill"))
