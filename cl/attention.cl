@@ -149,23 +149,24 @@ inline void weigh(float *s, int keys, float *o, int d, float16 *top, float16 *su
     }
 }
 
-/* y = softmax(q·k')·v of one image; q, y: [queries, heads·d]; kt, vt of its text, as
- * pack_keys makes them, `all` keys a head. causal: query t sees keys 0..t. Work-item: (block
- * of `rows` queries, head). */
+/* y = softmax(q·k')·v; q, y: [images, queries, heads·d]; kt, vt as pack_keys makes them, `all`
+ * keys a head; image i reads text i·texts / images. causal: query t sees keys 0..t.
+ * Work-item: (block of `rows` queries, head, image). */
 __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
 attend(__global const float *q, long q_at, __global const float *kt, long kt_at,
        __global const float *vt, long vt_at, __global float *y, long y_at, int queries,
-       int keys, long all, int heads, int d, int causal, int rows, int step)
+       int keys, long all, int texts, int heads, int d, int causal, int rows, int step)
 {
     float qt[QUERIES * CHANNELS], s[KEYS * WIDTH], o[QUERIES * CHANNELS];
     float16 top[QUERIES / 16], sum[QUERIES / 16];
     long t0 = get_global_id(0) * rows, head = get_global_id(1), c = (long)heads * d;
     int n = min((long)rows, queries - t0), columns = value_columns(d);
     int seen = causal ? min((long)keys, t0 + n) : keys;
-    kt += kt_at + head * all * d;
-    vt += vt_at + head * all * columns;
-    q += q_at + t0 * c + head * d;
-    y += y_at + t0 * c + head * d;
+    long image = get_global_id(2), text = image * texts / get_global_size(2);
+    kt += kt_at + (text * heads + head) * all * d;
+    vt += vt_at + (text * heads + head) * all * columns;
+    q += q_at + (image * queries + t0) * c + head * d;
+    y += y_at + (image * queries + t0) * c + head * d;
     for (int r = 0; r < n; r += WIDTH)
         read_queries(q + r * c, c, n - r, d, qt + r * d);
     for (int i = 0; i < QUERIES / 16; i++) {

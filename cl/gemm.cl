@@ -5,8 +5,8 @@
  *
  * Packed weights [ceil(n / 32)][k][32], zeros beyond n, are floats or halves; see
  * cl/weights.cl. */
-#define ROWS   156 /* most rows of a task: a multiple of TILE, and two texts of 77 tokens */
-#define DEPTH  384 /* steps of k at a time */
+#define ROWS   312 /* most rows of a task: a multiple of TILE */
+#define DEPTH  256 /* steps of k at a time */
 #define PANELS 4   /* most panels of a task */
 
 #define EXP(x) exp2_16((x) * 1.44269504088896341f)

@@ -41,13 +41,19 @@ static void fused(dr_run *r, dr_tensor q, dr_tensor k, dr_tensor v, dr_tensor y,
            T(vt), DR_INT(keys), DR_INT(heads), DR_INT(d),
            DR_FLOAT(LOG2_E / sqrt((double)d)));
     stop(r, "attention");
-    for (int64_t i = 0; i < q.n; i++) {
-        int64_t text = text_of(q, k, texts, i);
-        work(r, 4.0 * (double)queries * (double)keys * (double)q.c);
-        LAUNCH(r, DR_K_attend, grid_tasks(div_up(queries, rows), heads, 1),
-               T(dr_slice(q, i, 1)), T(dr_slice(kt, text, 1)), T(dr_slice(vt, text, 1)),
-               T(dr_slice(y, i, 1)), DR_INT(queries), DR_INT(keys), DR_LONG(all),
-               DR_INT(heads), DR_INT(d), DR_INT(causal), DR_INT(rows), DR_INT(step));
+    int64_t together = texts ? 1 : q.n; /* images a launch; chosen texts: one by one */
+    for (int64_t i = 0; i < q.n; i += together) {
+        dr_tensor own_kt = kt, own_vt = vt;
+        if (texts) {
+            own_kt = dr_slice(kt, text_of(q, k, texts, i), 1);
+            own_vt = dr_slice(vt, text_of(q, k, texts, i), 1);
+        }
+        work(r, 4.0 * (double)(together * queries) * (double)keys * (double)q.c);
+        LAUNCH(r, DR_K_attend, grid_tasks(div_up(queries, rows), heads, together),
+               T(dr_slice(q, i, together)), T(own_kt), T(own_vt),
+               T(dr_slice(y, i, together)), DR_INT(queries), DR_INT(keys), DR_LONG(all),
+               DR_INT(own_kt.n), DR_INT(heads), DR_INT(d), DR_INT(causal), DR_INT(rows),
+               DR_INT(step));
     }
     dr_pop(r, mark);
 }

@@ -13,7 +13,7 @@ static float prefill(dr_run *r, dr_tensor y, const dr_weight_mat *w, const adden
     return 1.0f;
 }
 
-#define TASK_ROWS   156 /* as in cl/gemm.cl */
+#define TASK_ROWS   312 /* as in cl/gemm.cl */
 #define TASK_PANELS 4
 #define TASKS       4 /* at least so many for each compute unit, if there are panels enough */
 
