@@ -8,7 +8,7 @@
 
 #define POINTS 36
 #define BLOCK_TILES 132 /* most tiles of a task: a multiple of TILE */
-#define STEPS 128       /* channels at a time */
+#define STEPS 160       /* channels at a time */
 #define GROUP 6         /* tiles of a work-item of winograd_input */
 
 /* B' down one column of six. */
