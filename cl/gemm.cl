@@ -47,6 +47,11 @@ multiply_packed(__global const float *x, long x_at, __global const uchar *w, lon
             for (int r = 0; r < n_rows; r += TILE) {
                 for (long i = r / TILE * 64L; i < depth * line; i += tiles * 64L)
                     LATER(from + k * line + i);
+                if (has & 4 && k0 + DEPTH >= k)
+                    for (int i = 0; i < TILE; i++)
+                        EACH(j, PANEL / 16)
+                        LATER(residual + residual_at + (first + r0 + r + i) * out +
+                              panel * PANEL + j * 16);
                 for (int part = 0; part < PARTS; part++)
                     add_tile(x + x_at + (r0 + r) * k + k0, k, 16, n_rows - r,
                              b + part * depth * WIDTH, depth,
