@@ -70,7 +70,7 @@ def test_a_job_that_outlasts_the_drain_is_handed_back(lab):
     lease_ms = int(8000 * SLOW)
     first = lab.worker(redis, "--set", "worker.drain_ms=100", name="first",
                        lease_ms=lease_ms).ready()
-    job = redis.submit(**LONG)
+    job = redis.submit(**LONG | {"steps": 400})    # still there when the second is ready
     until(lambda: redis.is_running(job))
     lab.worker(redis, name="second", lease_ms=lease_ms).ready()
     first.signal(signal.SIGTERM)
