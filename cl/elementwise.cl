@@ -29,7 +29,7 @@ __kernel void prefill(__global float *y, long y_at, __global const float *bias, 
     store8(v, y + y_at + r * c + ci, c - ci);
 }
 
-DEFINE_GELU(gelu, float8, exp)
+DEFINE_GELU(gelu, float8)
 
 /* y = act(x): 0 SiLU x·σ(x), 1 GELU (erf form), 2 quick GELU x·σ(1.702x), 3 ReLU max(x, 0),
  * 4 soft clamp 3·tanh(x/3). */
