@@ -5,11 +5,13 @@ usage: peer.py convert DIR
        peer.py torch WORK DIR CALLS [contiguous|channels_last]
        peer.py load DIR
        peer.py picture DIR FILE PROMPT unet=FORMAT vae=FORMAT
+       peer.py openvino-picture DIR FILE PROMPT
 
 WORK: unet512, unet256, decode512, text. DIR has model/ and io/; inputs are io/WORK.in, outputs
 io/WORK.torch and io/WORK.openvino, raw and channels last. Prints one JSON object. All in fp32
 from the model's fp16 weights, on every core. `load` reads the whole pipeline; `picture` makes
-one (see run.py for the settings) with the pipeline's own classes.
+one (see run.py for the settings) with the pipeline's own classes, `openvino-picture` the same
+one with OpenVINO's three parts between diffusers' tokenizer and scheduler.
 """
 import json
 import os
@@ -177,20 +179,50 @@ def convert(folder):
     return {}
 
 
-def openvino_work(work, folder, calls):
+def compiled_part(folder, part, shapes):
     ov = openvino()
-    part, _ = WORKS[work]
-    args = inputs(folder, work)
     core = ov.Core()
     model = core.read_model(folder / "openvino" / f"{part}.xml")
-    model.reshape({i: list(x.shape) for i, x in enumerate(args)})
-    compiled = core.compile_model(model, "CPU", {
+    model.reshape({i: list(shape) for i, shape in enumerate(shapes)})
+    return core.compile_model(model, "CPU", {
         "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32",
         "INFERENCE_NUM_THREADS": CORES})
+
+
+def openvino_work(work, folder, calls):
+    args = inputs(folder, work)
+    compiled = compiled_part(folder, WORKS[work][0], [x.shape for x in args])
     load_s = time.monotonic() - started
     times, y = timed(lambda: compiled(args)[0], calls)
     write(folder, work, "openvino", y)
     return {"load_s": load_s, "calls_s": times}
+
+
+def openvino_picture(folder, file, prompt):
+    import torch
+    from diffusers import DPMSolverMultistepScheduler
+    from diffusers.image_processor import VaeImageProcessor
+    from transformers import CLIPTokenizer
+    unet = compiled_part(folder, "unet", [*WORKS["unet512"][1], (1,)])
+    decode = compiled_part(folder, "vae", WORKS["decode512"][1])
+    encode = compiled_part(folder, "text_encoder", WORKS["text"][1])
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "model" / "tokenizer")
+    scheduler = DPMSolverMultistepScheduler.from_pretrained(folder / "model" / "scheduler")
+    load_s = time.monotonic() - started
+    ids = tokenizer(["", prompt], padding="max_length", max_length=77, truncation=True,
+                    return_tensors="np").input_ids
+    text = encode([ids.astype(np.int32)])[0]
+    scheduler.set_timesteps(20)
+    x = torch.randn((1, 4, 64, 64), generator=torch.Generator("cpu").manual_seed(1))
+    x = x * scheduler.init_noise_sigma
+    for t in scheduler.timesteps:
+        seen = scheduler.scale_model_input(x, t).numpy()
+        plain, out = unet([seen, text, np.array([t], np.float32)])[0]
+        out = torch.from_numpy(plain + 7.5 * (out - plain))[None]
+        x = scheduler.step(out, t, x).prev_sample
+    image = torch.from_numpy(decode([x.numpy()])[0])
+    VaeImageProcessor().postprocess(image)[0].save(file, quality=90)
+    return {"load_s": load_s, "make_s": time.monotonic() - started - load_s}
 
 
 def main(what, *args):
@@ -202,6 +234,8 @@ def main(what, *args):
         result = convert(Path(args[0]))
     elif what == "load":
         result = load(Path(args[0]))
+    elif what == "openvino-picture":
+        result = openvino_picture(Path(args[0]), *args[1:])
     else:
         result = picture(Path(args[0]), *args[1:])
     print(json.dumps(result))

@@ -14,7 +14,8 @@ start    process start to the first step: `darkroom generate` at 64x64, until it
          is done less a mean step; for diffusers until StableDiffusionPipeline is loaded (its
          time without imports counts, that with them is told too)
 picture  `darkroom generate` at 512x512, 20 steps of DPM++ 2M with guidance, a WebP file, from
-         process start to end; for diffusers the same; and the most memory that both had
+         process start to end; for diffusers the same, and for OpenVINO's parts with diffusers'
+         tokenizer and scheduler; and the most memory that it and diffusers had
 """
 import argparse
 import json
@@ -54,6 +55,11 @@ START_MAX_S = 4.0
 
 def say(text):
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+def psnr(file, other):
+    a, b = (np.asarray(Image.open(f).convert("RGB"), np.float64) for f in (file, other))
+    return float(10 * np.log10(255**2 / max(1e-9, np.mean((a - b)**2))))
 
 
 class Ended:
@@ -205,6 +211,13 @@ class Bench:
         self.add("memory", "darkroom", run.peak_bytes)
         self.notes["darkroom's picture"] = run.json()["timings"]
         self.tell("picture", "darkroom")
+        if "openvino" in self.o.peers:
+            run = self.peer("openvino-picture", self.dir, self.io / "openvino.webp", PROMPT)
+            self.add("picture", "openvino", run.seconds)
+            self.add("picture without load", "openvino", run.json()["make_s"])
+            self.notes["openvino_peak_mib"] = run.peak_bytes / 2**20
+            self.notes["psnr_openvino_db"] = psnr(file, self.io / "openvino.webp")
+            self.tell("picture", "openvino")
         if "torch" in self.o.peers:
             other = self.io / "torch.webp"
             run = self.peer("picture", self.dir, other, PROMPT,
@@ -214,8 +227,7 @@ class Bench:
             self.add("picture without load", "torch", run.json()["make_s"])
             self.add("memory", "torch", run.peak_bytes)
             self.tell("picture", "torch")
-            a, b = (np.asarray(Image.open(f).convert("RGB"), np.float64) for f in (file, other))
-            self.notes["psnr_db"] = float(10 * np.log10(255**2 / max(1e-9, np.mean((a - b)**2))))
+            self.notes["psnr_db"] = psnr(file, other)
 
     def layout_of(self, work):
         return self.layouts.get(work, "channels_last")
@@ -287,10 +299,12 @@ def remarks(bench):
         yield f"diffusers with its imports is ready after {min(imports):.2f} s"
     bare = {s: min(v) for (w, s), v in bench.seconds.items() if w == "picture without load"}
     if bare:
-        yield "txt2img without load: " + ", ".join(f"{s} {v:.1f}" for s, v in bare.items()) + \
-            (f", ratio {bare['darkroom'] / bare['torch']:.2f}" if "torch" in bare else "")
-    if "psnr_db" in bench.notes:
-        yield f"PSNR of the two pictures, both lossy: {bench.notes['psnr_db']:.1f} dB"
+        yield "txt2img without load: " + ", ".join(f"{s} {v:.1f}" for s, v in bare.items())
+    for key, other in (("psnr_db", "diffusers"), ("psnr_openvino_db", "OpenVINO")):
+        if key in bench.notes:
+            yield f"PSNR of our picture and {other}'s, both lossy: {bench.notes[key]:.1f} dB"
+    if "openvino_peak_mib" in bench.notes:
+        yield f"peak memory with OpenVINO: {bench.notes['openvino_peak_mib']:,.0f} MiB"
 
 
 def machine():
