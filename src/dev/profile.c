@@ -33,7 +33,9 @@ struct dr_profile {
 };
 
 /* A marker's CL_PROFILING_COMMAND_QUEUED is taken while it is enqueued, so the host's clock
- * before and after has it in between; the narrowest of a few counts. */
+ * before and after has it in between; the narrowest of a few counts. Where a driver leaves
+ * it 0 (Intel's), the next time it notes stands in, which on an idle queue is microseconds
+ * later. */
 static cl_int find_moment(dr_dev *d, moment *out)
 {
     double narrowest = 0;
@@ -47,6 +49,9 @@ static cl_int find_moment(dr_dev *d, moment *out)
         double width = dr_now_s() - before;
         if (!(rc = clWaitForEvents(1, &ev)))
             rc = clGetEventProfilingInfo(ev, CL_PROFILING_COMMAND_QUEUED, sizeof queued,
+                                         &queued, NULL);
+        if (!rc && !queued)
+            rc = clGetEventProfilingInfo(ev, CL_PROFILING_COMMAND_SUBMIT, sizeof queued,
                                          &queued, NULL);
         clReleaseEvent(ev);
         if (!rc && (i == 0 || width < narrowest)) {

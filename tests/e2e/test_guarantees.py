@@ -216,9 +216,9 @@ def test_a_delayed_job_waits_and_then_runs(redis):
 def test_a_unique_key_admits_one_job(lab):
     redis = lab.redis()
     worker = lab.worker(redis).ready()
+    lab.worker(redis).ready()
     first = redis.submit(**LONG, unique="user-7")
     until(lambda: redis.is_running(first))
-    lab.worker(redis).ready()
     second = redis.submit(**SMALL, unique="user-7")
     end = redis.end(second)
     assert (end["event"], end["code"], end["field"]) == ("failed", "duplicate", "unique")
