@@ -8,24 +8,25 @@
 #define ROWS   312 /* most rows of a task: a multiple of TILE */
 #define DEPTH  256 /* steps of k at a time */
 #define PANELS 4   /* most panels of a task */
+#define GATED  5   /* behind the activations of cl/elementwise.cl */
 
 DEFINE_GELU(gelu_16, float16)
-
-#define GATED 5
 
 /* y[first + r, :] = x[r, :]·W + bias + row[(first + r) / t % row_n, :] + residual[first + r, :]
  * for r < m; has: bit 0 bias, bit 1 row, bit 2 residual (which may be y). through: what the
  * product and bias pass before more is added: 0, 1, 2 as in cl/elementwise.cl's activate, -1
  * nothing; GATED: y is half as wide, their first half times the GELU of the second (GEGLU,
- * Shazeer 2020), n a multiple of 64 then. Work-item: (group of `panels` panels
- * of y, block of `rows` rows), or when rows_first the other way round. */
+ * Shazeer 2020), n a multiple of 64 then. Work-item: (group of `panels` panels of y, block
+ * of `rows` rows), or when rows_first the other way round.
+ *
+ * While a panel is multiplied, the next one's weights and, at the end, the residual are
+ * asked for; behind the last panel that asks for nothing that is needed, and harms nothing. */
 __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
 multiply_packed(__global const float *x, long x_at, __global const uchar *w, long w_at,
                 int halves, __global float *y, long y_at, __global const float *bias,
                 long bias_at, __global const float *row, long row_at, int row_n,
                 __global const float *residual, long residual_at, int has, long first, long t,
-                long m, long n, long k, int through, int panels,
-                int rows, int rows_first)
+                long m, long n, long k, int through, int panels, int rows, int rows_first)
 {
     float b[DEPTH * PANEL], c[PANELS * ROWS * PANEL];
     long p0 = get_global_id(rows_first) * panels, r0 = get_global_id(!rows_first) * rows;

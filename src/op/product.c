@@ -15,9 +15,9 @@ static float prefill(dr_run *r, dr_tensor y, const dr_weight_mat *w, const adden
 
 #define TASK_ROWS   312 /* as in cl/gemm.cl */
 #define TASK_PANELS 4
-#define TASKS       4 /* at least so many for each compute unit, if there are panels enough */
+#define TASKS       4 /* at least so many for each compute unit, if there is work enough */
 
-/* What a packed product passes beside an activation. */
+/* What a packed product passes instead of an activation; as in cl/gemm.cl. */
 enum { NOTHING = -1, GATED = DR_ACTIVATIONS };
 
 /* y[first…first + m) = x·W + bias through `through`, + addends, x's rows from 0, by the
@@ -26,17 +26,19 @@ static void multiply_packed(dr_run *r, dr_tensor x, dr_tensor y, int64_t first, 
                             const dr_weight_mat *w, const addends *add, int through)
 {
     int64_t n = w->w.c, k = w->w.w, panels = dr_panels(y.c);
-    int64_t rows = task_rows(m, TASK_ROWS), tasks = div_up(m, rows);
     int64_t group = through == GATED ? TASK_PANELS / 2 : TASK_PANELS;
     const addends_args a = addends_of(y, w, add);
     work(r, 2.0 * (double)m * (double)n * (double)k);
     if (r->err.code || r->dry)
         return;
-    while (group > 1 && tasks * div_up(panels, group) < TASKS * dr_compute_units(r->dev))
+    int64_t enough = TASKS * dr_compute_units(r->dev);
+    int64_t rows =
+        task_rows(m, at_most(TASK_ROWS, at_least(m * panels / enough, TILE_ROWS)));
+    int64_t tasks = div_up(m, rows);
+    while (group > 1 && tasks * div_up(panels, group) < enough)
         group /= 2;
     int64_t groups = div_up(panels, group);
-    bool rows_first =
-        m < n / 2; /* the weights are larger: each is read by few tasks in a row */
+    bool rows_first = m < n / 2; /* weights are the larger part: read each just once */
     LAUNCH(r, DR_K_multiply_packed,
            rows_first ? grid_tasks(tasks, groups, 1) : grid_tasks(groups, tasks, 1), T(x),
            T(w->w), DR_INT(w->layout == DR_PACKED_HALF), T(y), ADDENDS(a), DR_LONG(first),
