@@ -136,14 +136,14 @@ inline int vector_of(int row, int v, int rows)
     return (v / VECTORS * rows + row) * VECTORS + v % VECTORS;
 }
 
-/* 2^x for x <= 126, wrong by at most 1e-7 of it; 2^-126 for less than that. 2^n · 2^f with
- * |f| <= 1/2; the polynomial of degree 6 whose largest relative error there is least
- * (Remez). */
-inline float16 exp2_16(float16 x)
+/* 2^(factor·x), |factor·x| <= 126, wrong by at most 1e-7 of it. 2^n · 2^f with |f| <= 1/2,
+ * where the product is rounded only when n is taken off; the polynomial of degree 6 whose
+ * largest relative error there is least (Remez). */
+inline float16 power_of_2(float16 x, float factor)
 {
     const float round = 12582912.0f; /* 1.5·2^23: adding it leaves whole numbers */
-    x = max(x, -126.0f);
-    float16 z = x + round, f = x - (z - round);
+    float16 z = fma(x, (float16)factor, (float16)round);
+    float16 f = fma(x, (float16)factor, round - z);
     float16 p = fma(f, (float16)1.53458120e-4f, (float16)1.33999312e-3f);
     p = fma(p, f, (float16)9.61848896e-3f);
     p = fma(p, f, (float16)5.55032878e-2f);
@@ -153,8 +153,15 @@ inline float16 exp2_16(float16 x)
     return as_float16(as_int16(p) + (as_int16(z) << 23));
 }
 
+/* 2^x for x <= 126; 2^-126 for less than that. */
+inline float16 exp2_16(float16 x)
+{
+    return power_of_2(max(x, -126.0f), 1.0f);
+}
+
 /* x·σ(slope·x) */
 inline float16 silu_16(float16 x, float slope)
 {
-    return x / (1.0f + exp2_16(min(x * (slope * -1.44269504088896341f), 126.0f)));
+    float most = 87.0f / slope;
+    return x / (1.0f + power_of_2(min(max(x, -most), most), slope * -1.44269504088896341f));
 }

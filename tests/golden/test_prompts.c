@@ -12,8 +12,7 @@
  * the published rules worked out on transformers and diffusers
  * (contrib/goldens/prompts.py); and what holds for them whatever they say. */
 
-#define LIMIT_TEXT                                                                         \
-    2e-5 /* negative weights that nearly cancel the mean: 1.1e-5; others 3e-6 */
+#define LIMIT_TEXT 1e-5
 #define LIMIT      1e-4 /* of latents after a run */
 #define EMBEDDINGS "tests/golden/prompts/embeddings"
 
