@@ -49,6 +49,15 @@ inline void turn_over(float16 m[16])
     }
 }
 
+/* m[j] = column j of 16 rows at p, ld floats apart; zero for rows from `rows` and columns
+ * from `columns` on. */
+inline void read_columns(__global const float *p, long ld, int rows, int columns, float16 m[16])
+{
+    EACH(j, 16)
+    m[j] = j < rows ? load16(p + j * ld, columns) : (float16)0.0f;
+    turn_over(m);
+}
+
 /* The first TILE of v to p. */
 inline void store_rows(float16 v, __global float *p)
 {
@@ -79,12 +88,9 @@ pack_keys(__global const float *k, long k_at, __global const float *v, long v_at
     for (int j = 0; j < BLOCK_KEYS; j += TILE)
         for (int i = 0; i < d; i += 16) {
             float16 m[16];
-            EACH(r, 16)
-            m[r] = r < TILE && j + r < here ? scale * load16(k + (j + r) * c + i, d - i)
-                                            : (float16)0.0f;
-            turn_over(m);
+            read_columns(k + j * c + i, c, min(TILE, here - j), d - i, m);
             for (int r = 0; r < min(16, d - i); r++)
-                store_rows(m[r], kt + j * d + (i + r) * TILE);
+                store_rows(scale * m[r], kt + j * d + (i + r) * TILE);
         }
     for (int j = 0; j < BLOCK_KEYS; j++)
         for (int i = 0; i < columns; i += 8)
@@ -99,9 +105,7 @@ inline void read_queries(__global const float *q, long ld, int rows, int d, floa
     for (int r = 0; r < WIDTH; r += 16)
         for (int i = 0; i < d; i += 16) {
             float16 m[16];
-            EACH(j, 16)
-            m[j] = r + j < rows ? load16(q + (r + j) * ld + i, d - i) : (float16)0.0f;
-            turn_over(m);
+            read_columns(q + r * ld + i, ld, rows - r, d - i, m);
             for (int j = 0; j < min(16, d - i); j++)
                 put16(m[j], (i + j) * VECTORS + r / 16, to);
         }

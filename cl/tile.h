@@ -44,6 +44,16 @@
         b += WIDTH;                                                                         \
     } while (0)
 
+#define FETCH_SUMS(n)                                                                       \
+    EACH(i, n)                                                                              \
+    EACH(x, VECTORS)                                                                        \
+    sum[i][x] = fresh ? (float16)0.0f : vload16(i * VECTORS + x, c)
+
+#define STORE_SUMS(n)                                                                       \
+    EACH(i, n)                                                                              \
+    EACH(x, VECTORS)                                                                        \
+    put16(sum[i][x], i * VECTORS + x, c)
+
 #define DEFINE_TILE(name, n)                                                                \
     inline void name(__global const float *a, long ld, long block, int rows,                \
                      const float *b, int depth, float *c, bool fresh)                       \
@@ -54,9 +64,8 @@
         {                                                                                   \
             p[i] = a + min(i, rows - 1) * ld;                                               \
             SOON(c + (n + i) * WIDTH);                                                      \
-            EACH(x, VECTORS)                                                                \
-            sum[i][x] = fresh ? (float16)0.0f : vload16(i * VECTORS + x, c);                \
         }                                                                                   \
+        FETCH_SUMS(n);                                                                      \
         for (; depth >= 16; depth -= 16) {                                                  \
             EACH(i, n)                                                                      \
             SOON(p[i] + n * ld);                                                            \
@@ -67,9 +76,7 @@
         }                                                                                   \
         for (int j = 0; j < depth; j++)                                                     \
             ADD_STEP(n, p[i][j]);                                                           \
-        EACH(i, n)                                                                          \
-        EACH(x, VECTORS)                                                                    \
-        put16(sum[i][x], i * VECTORS + x, c);                                               \
+        STORE_SUMS(n);                                                                      \
     }
 
 #define DEFINE_STEP_TILE(name, n)                                                           \
@@ -77,14 +84,10 @@
                      float *c, bool fresh)                                                  \
     {                                                                                       \
         float16 sum[n][VECTORS];                                                            \
-        EACH(i, n)                                                                          \
-        EACH(x, VECTORS)                                                                    \
-        sum[i][x] = fresh ? (float16)0.0f : vload16(i * VECTORS + x, c);                    \
+        FETCH_SUMS(n);                                                                      \
         for (; depth > 0; depth--, a += step)                                               \
             ADD_STEP(n, a[i]);                                                              \
-        EACH(i, n)                                                                          \
-        EACH(x, VECTORS)                                                                    \
-        put16(sum[i][x], i * VECTORS + x, c);                                               \
+        STORE_SUMS(n);                                                                      \
     }
 
 DEFINE_TILE(add_tile_all, TILE)

@@ -7,6 +7,17 @@ const dr_conv_opts dr_window3 = {
     .pad_top = 1, .pad_left = 1, .pad_bottom = 1, .pad_right = 1
 };
 
+void dr_norm_conv_into(dr_run *r, dr_tensor y, dr_tensor x, const dr_weight_norm *norm,
+                       const dr_weight_mat *w, const dr_conv_opts *o)
+{
+    dr_mark mark = dr_push(r);
+    dr_tensor coef = op_group_norm_coef(r, x, norm);
+    dr_conv_opts behind = *o;
+    behind.norm = &coef;
+    op_conv2d_into(r, y, x, w, &behind);
+    dr_pop(r, mark);
+}
+
 void dr_resnet_load(dr_loader *l, dr_resnet *b, int64_t in, int64_t out, int64_t time_c,
                     int64_t groups, double eps, const char *name)
 {
@@ -25,7 +36,7 @@ void dr_resnet_forward_into(dr_run *r, const dr_resnet *b, dr_tensor y, dr_tenso
 {
     dr_mark mark = dr_push(r);
     dr_conv_opts first = dr_window3, second = dr_window3;
-    dr_tensor row, norm1, norm2;
+    dr_tensor row, h = dr_new(r, x.n, x.h, x.w, b->conv1.out);
     if (time) {
         row = op_linear(r, *time, &b->time, NULL); /* [1, 1, 1, out] */
         first.row = &row;
@@ -33,12 +44,8 @@ void dr_resnet_forward_into(dr_run *r, const dr_resnet *b, dr_tensor y, dr_tenso
     if (b->shortcut.out)
         op_conv2d_into(r, y, x, &b->shortcut, &(dr_conv_opts){ 0 });
     second.residual = b->shortcut.out ? &y : &x;
-    norm1 = op_group_norm_coef(r, x, &b->norm1);
-    first.norm = &norm1;
-    dr_tensor h = op_conv2d(r, x, &b->conv1, &first);
-    norm2 = op_group_norm_coef(r, h, &b->norm2);
-    second.norm = &norm2;
-    op_conv2d_into(r, y, h, &b->conv2, &second);
+    dr_norm_conv_into(r, h, x, &b->norm1, &b->conv1, &first);
+    dr_norm_conv_into(r, y, h, &b->norm2, &b->conv2, &second);
     dr_pop(r, mark);
 }
 
@@ -153,18 +160,17 @@ static void attend_text(dr_run *r, const dr_transformer_layer *b, dr_tensor x,
 dr_tensor dr_transformer_forward(dr_run *r, const dr_transformer *b, dr_tensor x,
                                  const dr_text_kv *kv, int64_t batch)
 {
-    bool grows = x.n < batch;
-    dr_tensor y = grows ? op_repeat(r, x, batch) : dr_new(r, x.n, x.h, x.w, x.c);
+    dr_tensor y = dr_new(r, batch, x.h, x.w, x.c);
     dr_mark mark = dr_push(r);
     dr_tensor h = op_group_norm(r, x, &b->norm, false);
     h = op_linear(r, h, &b->in, NULL);
     for (int i = 0; i < b->n_layers; i++) {
         attend_itself(r, &b->layers[i], h, b->heads);
-        if (h.n < batch)
-            h = op_repeat(r, h, batch);
+        h = op_repeat(r, h, batch);
         attend_text(r, &b->layers[i], h, b->heads, &kv[b->first_kv + i]);
     }
-    op_linear_into(r, y, h, &b->out, grows ? &y : &x);
+    x = op_repeat(r, x, batch);
+    op_linear_into(r, y, h, &b->out, &x);
     dr_pop(r, mark);
     return y;
 }

@@ -9,6 +9,11 @@
 /* A 3×3 window that keeps the size. */
 extern const dr_conv_opts dr_window3;
 
+/* y = the convolution by w of x behind group norm and SiLU; o as for op_conv2d_into,
+ * without a norm of its own. */
+void dr_norm_conv_into(dr_run *r, dr_tensor y, dr_tensor x, const dr_weight_norm *norm,
+                       const dr_weight_mat *w, const dr_conv_opts *o);
+
 /* Residual block (He et al. 2016; with a timestep as in Ho et al. 2020):
  *   y = shortcut(x) + conv2(silu(norm2(conv1(silu(norm1(x))) + time(silu(t))))) */
 typedef struct {

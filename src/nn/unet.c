@@ -316,12 +316,6 @@ static dr_tensor mid_forward(dr_run *r, const dr_unet *m, dr_tensor x,
     return x;
 }
 
-/* x for all rows of a batch. */
-static dr_tensor whole(dr_run *r, dr_tensor x, int64_t batch)
-{
-    return x.n < batch ? op_repeat(r, x, batch) : x;
-}
-
 /* Until the first text is read, rows of the same latents are the same: one of them is
  * worked out. */
 dr_unet_way dr_unet_descend(dr_run *r, const dr_unet *m, const dr_unet_call *call,
@@ -333,24 +327,24 @@ dr_unet_way dr_unet_descend(dr_run *r, const dr_unet *m, const dr_unet_call *cal
     in.in_scale = (float)call->in_scale;
     in.residual = hint;
     dr_tensor h = op_conv2d(r, call->x, &m->conv_in, &in); /* [.., h, w, width] */
-    way.skip[way.n++] = whole(r, h, call->batch);
+    way.skip[way.n++] = op_repeat(r, h, call->batch);
     dr_show(r, way.skip[0], "conv_in");
     for (int i = 0; i < m->n_levels; i++) {
         const dr_unet_block *b = &m->down[i];
         for (int j = 0; j < b->n_layers; j++) {
             h = layer_forward(r, b, j, h, &time, kv, call->batch, "down", i);
-            way.skip[way.n++] = whole(r, h, call->batch);
+            way.skip[way.n++] = op_repeat(r, h, call->batch);
         }
         if (b->sampler.out) {
             dr_conv_opts down = dr_window3;
             down.stride = 2;
             h = op_conv2d(r, h, &b->sampler, &down);
-            way.skip[way.n++] = whole(r, h, call->batch);
+            way.skip[way.n++] = op_repeat(r, h, call->batch);
             dr_show(r, h, "down_blocks.%d.downsamplers.0", i);
         }
         dr_show(r, h, "down_blocks.%d", i);
     }
-    h = whole(r, h, call->batch);
+    h = op_repeat(r, h, call->batch);
     way.mid = m->has_mid ? mid_forward(r, m, h, &time, kv) : h;
     return way;
 }
@@ -380,10 +374,7 @@ dr_tensor dr_unet_forward(dr_run *r, const dr_unet *m, const dr_unet_call *call,
         }
         dr_show(r, h, "up_blocks.%d", i);
     }
-    dr_tensor norm = op_group_norm_coef(r, h, &m->norm_out);
-    dr_conv_opts last = dr_window3;
-    last.norm = &norm;
-    op_conv2d_into(r, out, h, &m->conv_out, &last);
+    dr_norm_conv_into(r, out, h, &m->norm_out, &m->conv_out, &dr_window3);
     dr_show(r, out, "conv_out");
     dr_pop(r, mark);
     return out;

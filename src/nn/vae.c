@@ -161,11 +161,9 @@ static dr_tensor level_forward(dr_run *r, const dr_vae_level *v, dr_tensor x, in
     if (v->sampler.out)
         y = dr_new(r, x.n, h, w, v->sampler.out);
     dr_mark mark = dr_push(r);
-    for (int i = 0; i < v->n_resnets; i++)
-        if (i > 0) /* in place: nobody else reads x */
-            dr_resnet_forward_into(r, &v->resnets[i], x, x, NULL);
-        else
-            x = dr_resnet_forward(r, &v->resnets[i], x, NULL);
+    x = dr_resnet_forward(r, &v->resnets[0], x, NULL);
+    for (int i = 1; i < v->n_resnets; i++) /* in place: nobody else reads x */
+        dr_resnet_forward_into(r, &v->resnets[i], x, x, NULL);
     if (!v->sampler.out)
         return x;
     op_conv2d_into(r, y, x, &v->sampler, resize);
@@ -178,10 +176,7 @@ static void finish(dr_run *r, const dr_vae_half *h, dr_tensor x, dr_tensor y,
                    const char *half)
 {
     dr_mark mark = dr_push(r);
-    dr_tensor norm = op_group_norm_coef(r, x, &h->norm_out);
-    dr_conv_opts last = dr_window3;
-    last.norm = &norm;
-    op_conv2d_into(r, y, x, &h->conv_out, &last);
+    dr_norm_conv_into(r, y, x, &h->norm_out, &h->conv_out, &dr_window3);
     dr_show(r, y, "%s.conv_out", half);
     dr_pop(r, mark);
 }

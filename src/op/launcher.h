@@ -109,20 +109,26 @@ static inline void fail_shape(dr_run *r, const char *op, dr_tensor x, const char
 
 #define TILE_ROWS 12 /* TILE of cl/tile.h */
 
-/* Rows of a task: whole tiles, between half of `most` and that, so that the last of m's
- * tasks lacks as little as possible. (A driver that deals out the tasks in halves lets all
- * wait for whoever got the full ones.) */
-static inline int64_t task_rows(int64_t m, int64_t most)
+/* Tasks of a product, at least so many if there is work enough. */
+static inline int64_t enough_tasks(const dr_run *r)
 {
+    return 4 * dr_compute_units(r->dev);
+}
+
+/* Rows of a task, of m over each of `panels` panels: at most `most`, fewer where that makes
+ * too few tasks; whole tiles, between half of that and all, so that the last of m's tasks
+ * lacks as little as possible. (A driver that deals out the tasks in halves lets all wait
+ * for whoever got the full ones.) */
+static inline int64_t task_rows(const dr_run *r, int64_t m, int64_t panels, int64_t most)
+{
+    most = at_most(most, at_least(m * panels / enough_tasks(r), TILE_ROWS));
     int64_t tiles = div_up(m, TILE_ROWS), best = 1, lacks = INT64_MAX;
-    for (int64_t t = at_least(most / TILE_ROWS, 1); 2 * t * TILE_ROWS >= most; t--) {
+    for (int64_t t = most / TILE_ROWS; t > 0 && 2 * t * TILE_ROWS >= most; t--) {
         int64_t lack = round_up(tiles, t) - tiles;
         if (lack < lacks) {
             best = t;
             lacks = lack;
         }
-        if (t == 1)
-            break;
     }
     return at_most(best, tiles) * TILE_ROWS;
 }

@@ -38,22 +38,17 @@ static void apply(dr_run *r, dr_tensor x, dr_tensor coef, bool silu, dr_tensor y
            DR_LONG(t), DR_LONG(x.c), DR_INT(silu));
 }
 
-/* The coefficients of x into coef, [n, 1, 3, c]. */
-static void measure(dr_run *r, dr_tensor x, const dr_weight_norm *w, dr_tensor coef)
+dr_tensor op_group_norm_coef(dr_run *r, dr_tensor x, const dr_weight_norm *w)
 {
+    dr_tensor coef = dr_new(r, x.n, 1, 3, x.c);
     int64_t t = positions(x);
+    if (!fits(r, x, w))
+        return coef;
     dr_mark mark = dr_push(r);
     dr_tensor part = dr_new(r, x.n, (t + SLAB_ROWS - 1) / SLAB_ROWS, 2, x.c);
     gather(r, x, part, SLAB_ROWS);
     combine(r, part, w, coef, t, SLAB_ROWS);
     dr_pop(r, mark);
-}
-
-dr_tensor op_group_norm_coef(dr_run *r, dr_tensor x, const dr_weight_norm *w)
-{
-    dr_tensor coef = dr_new(r, x.n, 1, 3, x.c);
-    if (fits(r, x, w))
-        measure(r, x, w, coef);
     return coef;
 }
 

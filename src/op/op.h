@@ -132,7 +132,7 @@ void op_geglu_into(dr_run *r, dr_tensor y, dr_tensor x);
 /* The same of x·W + b, without its wide result in memory where the device can.
  * [n, t, in] → [n, t, out / 2] */
 dr_tensor op_linear_geglu(dr_run *r, dr_tensor x, const dr_weight_mat *w);
-/* Image i of n is x's i % x.n; n a multiple of x.n. */
+/* Image i of n is x's i % x.n; n a multiple of x.n. x itself when it has n. */
 dr_tensor op_repeat(dr_run *r, dr_tensor x, int64_t n);
 /* Channels of a, then of b. */
 dr_tensor op_concat(dr_run *r, dr_tensor a, dr_tensor b);

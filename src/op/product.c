@@ -15,7 +15,6 @@ static float prefill(dr_run *r, dr_tensor y, const dr_weight_mat *w, const adden
 
 #define TASK_ROWS   312 /* as in cl/gemm.cl */
 #define TASK_PANELS 4
-#define TASKS       4 /* at least so many for each compute unit, if there is work enough */
 
 /* What a packed product passes instead of an activation; as in cl/gemm.cl. */
 enum { NOTHING = -1, GATED = DR_ACTIVATIONS };
@@ -31,11 +30,8 @@ static void multiply_packed(dr_run *r, dr_tensor x, dr_tensor y, int64_t first, 
     work(r, 2.0 * (double)m * (double)n * (double)k);
     if (r->err.code || r->dry)
         return;
-    int64_t enough = TASKS * dr_compute_units(r->dev);
-    int64_t rows =
-        task_rows(m, at_most(TASK_ROWS, at_least(m * panels / enough, TILE_ROWS)));
-    int64_t tasks = div_up(m, rows);
-    while (group > 1 && tasks * div_up(panels, group) < enough)
+    int64_t rows = task_rows(r, m, panels, TASK_ROWS), tasks = div_up(m, rows);
+    while (group > 1 && tasks * div_up(panels, group) < enough_tasks(r))
         group /= 2;
     int64_t groups = div_up(panels, group);
     bool rows_first = m < n / 2; /* weights are the larger part: read each just once */
@@ -97,6 +93,16 @@ dr_tensor op_linear(dr_run *r, dr_tensor x, const dr_weight_mat *w,
     return y;
 }
 
+/* All of x·W + b through `through` into y, by the packed kernel; op: its name in errors. */
+static void linear_through(dr_run *r, const char *op, dr_tensor y, dr_tensor x,
+                           const dr_weight_mat *w, int through)
+{
+    if (x.c != w->in)
+        fail_shape(r, op, x, "c", x.c, w->in);
+    else if (!stop(r, "linear"))
+        multiply_packed(r, x, y, 0, x.n * positions(x), w, &(addends){ 0 }, through);
+}
+
 dr_tensor op_linear_geglu(dr_run *r, dr_tensor x, const dr_weight_mat *w)
 {
     bool fits = w->layout != DR_ROWS && w->out % (2 * DR_PANEL) == 0;
@@ -104,10 +110,8 @@ dr_tensor op_linear_geglu(dr_run *r, dr_tensor x, const dr_weight_mat *w)
     dr_mark mark = dr_push(r);
     if (!fits)
         op_geglu_into(r, y, op_linear(r, x, w, NULL));
-    else if (x.c != w->in)
-        fail_shape(r, "linear_geglu", x, "c", x.c, w->in);
-    else if (!stop(r, "linear"))
-        multiply_packed(r, x, y, 0, x.n * positions(x), w, &(addends){ 0 }, GATED);
+    else
+        linear_through(r, "linear_geglu", y, x, w, GATED);
     dr_pop(r, mark);
     return y;
 }
@@ -115,16 +119,13 @@ dr_tensor op_linear_geglu(dr_run *r, dr_tensor x, const dr_weight_mat *w)
 dr_tensor op_linear_activate(dr_run *r, dr_tensor x, const dr_weight_mat *w,
                              dr_activation kind)
 {
-    if (w->layout == DR_ROWS || kind > DR_QUICK_GELU) {
-        dr_tensor y = op_linear(r, x, w, NULL);
-        op_activate_into(r, y, y, kind);
-        return y;
-    }
     dr_tensor y = dr_new(r, x.n, x.h, x.w, w->out);
-    if (x.c != w->in)
-        fail_shape(r, "linear_activate", x, "c", x.c, w->in);
-    else if (!stop(r, "linear"))
-        multiply_packed(r, x, y, 0, x.n * positions(x), w, &(addends){ 0 }, (int)kind);
+    if (w->layout != DR_ROWS && kind <= DR_QUICK_GELU) {
+        linear_through(r, "linear_activate", y, x, w, (int)kind);
+    } else {
+        op_linear_into(r, y, x, w, NULL);
+        op_activate_into(r, y, y, kind);
+    }
     return y;
 }
 

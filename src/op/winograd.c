@@ -3,11 +3,9 @@
 #define POINTS     36 /* as in cl/winograd.cl */
 #define TASK_TILES 132
 #define GROUP      6
-#define SIDE       4                   /* pixels of a tile's result */
-#define CHANNELS   16                  /* of a vector; the input has a multiple of them */
-#define UNIT_BYTES ((int64_t)4 << 20)  /* of transformed input for each compute unit */
-#define MOST_BYTES ((int64_t)20 << 20) /* of it that a large cache still holds */
-#define MANY_TILES 48                  /* that share the work on weights well enough */
+#define SIDE       4                  /* pixels of a tile's result */
+#define CHANNELS   16                 /* of a vector; the input has a multiple of them */
+#define UNIT_BYTES ((int64_t)4 << 20) /* of transformed input for each compute unit */
 
 bool winograd_fits(const dr_weight_mat *w, const conv_shape *s)
 {
@@ -22,9 +20,7 @@ void winograd(dr_run *r, dr_tensor x, dr_tensor y, const dr_weight_mat *w,
     int64_t tiles_h = div_up(y.h, SIDE), tiles_w = div_up(y.w, SIDE);
     int64_t tiles = y.n * tiles_h * tiles_w, panels = dr_panels(y.c);
     int64_t tile_bytes = POINTS * x.c * 4;
-    int64_t tasks = 4 * dr_compute_units(r->dev); /* at least, of few panels */
-    int64_t rows =
-        task_rows(tiles, at_most(TASK_TILES, at_least(tiles * panels / tasks, TILE_ROWS)));
+    int64_t rows = task_rows(r, tiles, panels, TASK_TILES);
     int64_t chunk = at_least(rows, dr_compute_units(r->dev) * UNIT_BYTES / tile_bytes);
     chunk = at_most(chunk, (int64_t)r->conv_tile_bytes / tile_bytes);
     rows = at_most(rows, at_least(chunk / TILE_ROWS, 1) * TILE_ROWS);
