@@ -130,27 +130,42 @@ inline void write_queries(__global float *y, long ld, int rows, int d, const flo
  * SLACK below the true one; o, [d][WIDTH], and sum are brought to that maximum. */
 inline void weigh(float *s, int keys, float *o, int d, float16 *top, float16 *sum)
 {
+    float16 high[VECTORS], other[VECTORS], now[VECTORS], total[VECTORS];
     EACH(x, VECTORS)
     {
-        float16 high = vload16(x, s), total = 0.0f, now = top[x];
-        for (int j = 1; j < keys; j++)
-            high = max(high, vload16(j * VECTORS + x, s));
-        float16 above = high - now;
+        high[x] = vload16((keys - 1) * VECTORS + x, s);
+        other[x] = high[x];
+        total[x] = 0.0f;
+    }
+    for (int j = 0; j + 1 < keys; j += 2)
+        EACH(x, VECTORS)
+        {
+            high[x] = max(high[x], vload16(j * VECTORS + x, s));
+            other[x] = max(other[x], vload16((j + 1) * VECTORS + x, s));
+        }
+    EACH(x, VECTORS)
+    {
+        high[x] = max(high[x], other[x]);
+        now[x] = top[x];
+        float16 above = high[x] - now[x];
         if (max8(fmax(above.lo, above.hi)) > SLACK) {
-            now = max(high, now);
-            float16 keep = exp2_16(top[x] - now);
+            now[x] = max(high[x], now[x]);
+            float16 keep = exp2_16(top[x] - now[x]);
             for (int i = 0; i < d; i++)
                 put16(keep * vload16(i * VECTORS + x, o), i * VECTORS + x, o);
             sum[x] *= keep;
-            top[x] = now;
+            top[x] = now[x];
         }
-        for (int j = 0; j < keys; j++) {
-            float16 e = exp2_16(vload16(j * VECTORS + x, s) - now);
-            put16(e, j * VECTORS + x, s);
-            total += e;
-        }
-        sum[x] += total;
     }
+    for (int j = 0; j < keys; j++)
+        EACH(x, VECTORS)
+        {
+            float16 e = exp2_16(vload16(j * VECTORS + x, s) - now[x]);
+            put16(e, j * VECTORS + x, s);
+            total[x] += e;
+        }
+    EACH(x, VECTORS)
+    sum[x] += total[x];
 }
 
 /* y = softmax(q·k')·v; q, y: [images, queries, heads·d]; kt, vt as pack_keys makes them, `all`
