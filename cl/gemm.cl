@@ -12,21 +12,30 @@
 
 DEFINE_GELU(gelu_16, float16)
 
+/* The panel that a task of `n` panels from p0 on multiplies as its p-th: behind its own come
+ * those of their gates, `apart` panels behind them. */
+inline long nth_panel(int p, long p0, int n, long apart)
+{
+    return p < n ? p0 + p : p0 + p - n + apart;
+}
+
 /* y[first + r, :] = x[r, :]·W + bias + row[(first + r) / t % row_n, :] + residual[first + r, :]
  * for r < m; has: bit 0 bias, bit 1 row, bit 2 residual (which may be y). through: what the
  * product and bias pass before more is added: 0, 1, 2 as in cl/elementwise.cl's activate, -1
  * nothing; GATED: y is half as wide, their first half times the GELU of the second (GEGLU,
  * Shazeer 2020), n a multiple of 64 then. Work-item: (group of `panels` panels of y, block
- * of `rows` rows), or when rows_first the other way round.
+ * of `rows` rows), or when rows_first the other way round; third: of several products of one
+ * x, whose weights, biases and results lie so many floats apart.
  *
- * While a panel is multiplied, the next one's weights and, at the end, the residual are
- * asked for; behind the last panel that asks for nothing that is needed, and harms nothing. */
+ * While a panel is multiplied, the weights that come next are asked for, and at the end the
+ * residual; behind the last panel that asks for nothing that is needed, and harms nothing. */
 __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
 multiply_packed(__global const float *x, long x_at, __global const uchar *w, long w_at,
                 int halves, __global float *y, long y_at, __global const float *bias,
                 long bias_at, __global const float *row, long row_at, int row_n,
                 __global const float *residual, long residual_at, int has, long first, long t,
-                long m, long n, long k, int through, int panels, int rows, int rows_first)
+                long m, long n, long k, int through, int panels, int rows, int rows_first,
+                long w_apart, long bias_apart, long y_apart)
 {
     float b[DEPTH * PANEL], c[PANELS * ROWS * PANEL];
     long p0 = get_global_id(rows_first) * panels, r0 = get_global_id(!rows_first) * rows;
@@ -36,17 +45,25 @@ multiply_packed(__global const float *x, long x_at, __global const uchar *w, lon
     int n_rows = min((long)rows, m - r0);
     int all_panels = gated ? 2 * n_panels : n_panels, tiles = (n_rows + TILE - 1) / TILE;
     long line = PANEL * (halves ? sizeof(short) : sizeof(float)); /* bytes of a panel's row */
-    w += w_at * sizeof(float);
+    w += (w_at + get_global_id(2) * w_apart) * sizeof(float);
+    bias += bias_at + get_global_id(2) * bias_apart;
+    y += y_at + get_global_id(2) * y_apart;
     for (long k0 = 0; k0 < k; k0 += DEPTH) {
         int depth = min((long)DEPTH, k - k0);
         for (int p = 0; p < all_panels; p++) {
-            long panel = p0 + (p < n_panels ? p : out_panels + p - n_panels);
-            __global const uchar *from = w + (panel * k + k0) * line;
+            long panel = nth_panel(p, p0, n_panels, out_panels);
+            __global const uchar *from = w + (panel * k + k0) * line, *next;
+            if (p + 1 < all_panels)
+                next = w + (nth_panel(p + 1, p0, n_panels, out_panels) * k + k0) * line;
+            else if (k0 + depth < k)
+                next = w + (p0 * k + k0 + depth) * line;
+            else /* of the next task, most likely */
+                next = w + (p0 + n_panels) * k * line;
             for (int i = 0; i < depth * 2; i++)
                 put16(read_weights(from, halves, i), vector_of(i / 2, i % 2, depth), b);
             for (int r = 0; r < n_rows; r += TILE) {
                 for (long i = r / TILE * 64L; i < depth * line; i += tiles * 64L)
-                    LATER(from + k * line + i);
+                    LATER(next + i);
                 if (has & 4 && k0 + DEPTH >= k)
                     for (int i = 0; i < TILE; i++)
                         EACH(j, PANEL / 16)
@@ -62,10 +79,10 @@ multiply_packed(__global const float *x, long x_at, __global const uchar *w, lon
     int vectors = min(n_panels * 2L, (out - p0 * PANEL + 15) / 16);
     for (int r = 0; r < n_rows; r++) {
         long at = first + r0 + r, col = p0 * PANEL, left = out - col;
-        __global const float *shift = bias + bias_at + col;
+        __global const float *shift = bias + col;
         __global const float *add = residual + residual_at + at * out + col;
         __global const float *own = row + row_at + (has & 2 ? at / t % row_n * out : 0) + col;
-        __global float *to = y + y_at + at * out + col;
+        __global float *to = y + at * out + col;
         for (int i = 0; i < vectors; i++, left -= 16) {
             float16 v = vload16(vector_of(r, i, ROWS), c);
             if (has & 1)

@@ -65,9 +65,8 @@ void dr_self_attention_load(dr_loader *l, dr_self_attention *b, int64_t c, int64
     const char *const *s = spellings[dr_load_has(l, "%s.query.weight", name)];
     b->heads = heads;
     dr_load_norm(l, &b->norm, c, groups, eps, "%s.group_norm", name);
-    dr_load_linear(l, &b->q, c, c, true, "%s.%s", name, s[0]);
-    dr_load_linear(l, &b->k, c, c, true, "%s.%s", name, s[1]);
-    dr_load_linear(l, &b->v, c, c, true, "%s.%s", name, s[2]);
+    for (int i = 0; i < 3; i++)
+        dr_load_linear(l, &b->qkv[i], c, c, true, "%s.%s", name, s[i]);
     dr_load_linear(l, &b->out, c, c, true, "%s.%s", name, s[3]);
 }
 
@@ -76,10 +75,9 @@ dr_tensor dr_self_attention_forward(dr_run *r, const dr_self_attention *b, dr_te
     dr_tensor y = dr_new(r, x.n, x.h, x.w, x.c);
     dr_mark mark = dr_push(r);
     dr_tensor h = op_group_norm(r, x, &b->norm, false);
-    dr_tensor q = op_linear(r, h, &b->q, NULL);
-    dr_tensor k = op_linear(r, h, &b->k, NULL);
-    dr_tensor v = op_linear(r, h, &b->v, NULL);
-    dr_tensor a = op_attention(r, q, k, v, b->heads, false);
+    dr_tensor qkv[3];
+    op_linear_each(r, h, b->qkv, 3, qkv);
+    dr_tensor a = op_attention(r, qkv[0], qkv[1], qkv[2], b->heads, false);
     op_linear_into(r, y, a, &b->out, &x);
     dr_pop(r, mark);
     return y;
@@ -90,14 +88,13 @@ static void load_layer(dr_loader *l, dr_transformer_layer *b, int64_t c, int64_t
 {
 #define AT "%s.transformer_blocks.%d."
     dr_load_norm(l, &b->norm1, c, 1, LAYER_NORM_EPS, AT "norm1", name, i);
-    dr_load_linear(l, &b->q1, c, c, false, AT "attn1.to_q", name, i);
-    dr_load_linear(l, &b->k1, c, c, false, AT "attn1.to_k", name, i);
-    dr_load_linear(l, &b->v1, c, c, false, AT "attn1.to_v", name, i);
+    for (int j = 0; j < 3; j++)
+        dr_load_linear(l, &b->qkv1[j], c, c, false, AT "attn1.to_%c", name, i, "qkv"[j]);
     dr_load_linear(l, &b->out1, c, c, true, AT "attn1.to_out.0", name, i);
     dr_load_norm(l, &b->norm2, c, 1, LAYER_NORM_EPS, AT "norm2", name, i);
     dr_load_linear(l, &b->q2, c, c, false, AT "attn2.to_q", name, i);
-    dr_load_linear(l, &b->k2, text_c, c, false, AT "attn2.to_k", name, i);
-    dr_load_linear(l, &b->v2, text_c, c, false, AT "attn2.to_v", name, i);
+    for (int j = 0; j < 2; j++)
+        dr_load_linear(l, &b->kv2[j], text_c, c, false, AT "attn2.to_%c", name, i, "kv"[j]);
     dr_load_linear(l, &b->out2, c, c, true, AT "attn2.to_out.0", name, i);
     dr_load_norm(l, &b->norm3, c, 1, LAYER_NORM_EPS, AT "norm3", name, i);
     dr_load_linear(l, &b->ff_in, c, 8 * c, true, AT "ff.net.0.proj", name, i);
@@ -120,9 +117,9 @@ void dr_transformer_read_text(dr_run *r, const dr_transformer *b, dr_tensor text
                               dr_text_kv *kv)
 {
     for (int i = 0; i < b->n_layers; i++) {
-        dr_tensor k = op_linear(r, text, &b->layers[i].k2, NULL);
-        dr_tensor v = op_linear(r, text, &b->layers[i].v2, NULL);
-        kv[b->first_kv + i] = (dr_text_kv){ .k = k, .v = v };
+        dr_tensor both[2];
+        op_linear_each(r, text, b->layers[i].kv2, 2, both);
+        kv[b->first_kv + i] = (dr_text_kv){ .k = both[0], .v = both[1] };
     }
 }
 
@@ -132,10 +129,9 @@ static void attend_itself(dr_run *r, const dr_transformer_layer *b, dr_tensor x,
 {
     dr_mark mark = dr_push(r);
     dr_tensor h = op_layer_norm(r, x, &b->norm1);
-    dr_tensor q = op_linear(r, h, &b->q1, NULL);
-    dr_tensor k = op_linear(r, h, &b->k1, NULL);
-    dr_tensor v = op_linear(r, h, &b->v1, NULL);
-    h = op_attention(r, q, k, v, heads, false);
+    dr_tensor qkv[3];
+    op_linear_each(r, h, b->qkv1, 3, qkv);
+    h = op_attention(r, qkv[0], qkv[1], qkv[2], heads, false);
     op_linear_into(r, x, h, &b->out1, &x);
     dr_pop(r, mark);
 }

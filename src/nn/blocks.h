@@ -38,7 +38,7 @@ void dr_resnet_forward_into(dr_run *r, const dr_resnet *b, dr_tensor y, dr_tenso
  * the autoencoder. Reads both of diffusers' spellings (to_q, query). */
 typedef struct {
     dr_weight_norm norm;
-    dr_weight_mat q, k, v, out;
+    dr_weight_mat qkv[3], out;
     int64_t heads;
 } dr_self_attention;
 
@@ -56,8 +56,8 @@ typedef struct {
  * feed-forward, each with a layer norm before and x added after. */
 typedef struct {
     dr_weight_norm norm1, norm2, norm3;
-    dr_weight_mat q1, k1, v1, out1; /* self */
-    dr_weight_mat q2, k2, v2, out2; /* cross */
+    dr_weight_mat qkv1[3], out1;    /* self */
+    dr_weight_mat q2, kv2[2], out2; /* cross */
     dr_weight_mat ff_in, ff_out;
 } dr_transformer_layer;
 

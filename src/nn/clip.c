@@ -40,9 +40,8 @@ static void load_layer(struct dr_clip_layer *b, dr_loader *l, int64_t i, int64_t
 #define AT "text_model.encoder.layers.%lld."
     long long n = (long long)i;
     dr_load_norm(l, &b->norm1, c, 1, eps, AT "layer_norm1", n);
-    dr_load_linear(l, &b->q, c, c, true, AT "self_attn.q_proj", n);
-    dr_load_linear(l, &b->k, c, c, true, AT "self_attn.k_proj", n);
-    dr_load_linear(l, &b->v, c, c, true, AT "self_attn.v_proj", n);
+    for (int j = 0; j < 3; j++)
+        dr_load_linear(l, &b->qkv[j], c, c, true, AT "self_attn.%c_proj", n, "qkv"[j]);
     dr_load_linear(l, &b->out, c, c, true, AT "self_attn.out_proj", n);
     dr_load_norm(l, &b->norm2, c, 1, eps, AT "layer_norm2", n);
     dr_load_linear(l, &b->fc1, c, inner, true, AT "mlp.fc1", n);
@@ -77,10 +76,9 @@ static void layer_forward(dr_run *r, const dr_clip *m, const struct dr_clip_laye
 {
     dr_mark mark = dr_push(r);
     dr_tensor h = op_layer_norm(r, x, &b->norm1);
-    dr_tensor q = op_linear(r, h, &b->q, NULL);
-    dr_tensor k = op_linear(r, h, &b->k, NULL);
-    dr_tensor v = op_linear(r, h, &b->v, NULL);
-    dr_tensor a = op_attention(r, q, k, v, m->heads, true);
+    dr_tensor qkv[3];
+    op_linear_each(r, h, b->qkv, 3, qkv);
+    dr_tensor a = op_attention(r, qkv[0], qkv[1], qkv[2], m->heads, true);
     x = op_linear(r, a, &b->out, &x);
     h = op_layer_norm(r, x, &b->norm2);
     h = op_linear_activate(r, h, &b->fc1, m->act); /* [n, length, inner] */

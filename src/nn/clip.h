@@ -13,7 +13,7 @@ typedef struct {
     dr_weight_mat tokens, positions;
     struct dr_clip_layer {
         dr_weight_norm norm1, norm2;
-        dr_weight_mat q, k, v, out, fc1, fc2;
+        dr_weight_mat qkv[3], out, fc1, fc2;
     } * layer;
     dr_weight_norm final_norm;
 } dr_clip;

@@ -69,6 +69,10 @@ dr_tensor op_linear(dr_run *r, dr_tensor x, const dr_weight_mat *w,
 void op_linear_into(dr_run *r, dr_tensor y, dr_tensor x, const dr_weight_mat *w,
                     const dr_tensor *residual);
 
+/* y[i] = x·W[i] + b[i] for n matrices, such as those of queries, keys and values; in one
+ * launch where they are alike and were loaded one after the other. */
+void op_linear_each(dr_run *r, dr_tensor x, const dr_weight_mat *w, int n, dr_tensor *y);
+
 /* act(x·W + b) */
 dr_tensor op_linear_activate(dr_run *r, dr_tensor x, const dr_weight_mat *w,
                              dr_activation kind);

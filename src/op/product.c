@@ -19,27 +19,37 @@ static float prefill(dr_run *r, dr_tensor y, const dr_weight_mat *w, const adden
 /* What a packed product passes instead of an activation; as in cl/gemm.cl. */
 enum { NOTHING = -1, GATED = DR_ACTIVATIONS };
 
+/* Products of one x in one launch: how many, and how many floats their weights, biases and
+ * results lie apart. */
+typedef struct {
+    int64_t n, w, bias, y;
+} series;
+
+static const series alone = { .n = 1 };
+
 /* y[first…first + m) = x·W + bias through `through`, + addends, x's rows from 0, by the
- * packed kernel. GATED: GEGLU, y half as wide. */
+ * packed kernel. GATED: GEGLU, y half as wide. y, w: the first of a series. */
 static void multiply_packed(dr_run *r, dr_tensor x, dr_tensor y, int64_t first, int64_t m,
-                            const dr_weight_mat *w, const addends *add, int through)
+                            const dr_weight_mat *w, const addends *add, int through,
+                            const series *s)
 {
     int64_t n = w->w.c, k = w->w.w, panels = dr_panels(y.c);
     int64_t group = through == GATED ? TASK_PANELS / 2 : TASK_PANELS;
     const addends_args a = addends_of(y, w, add);
-    work(r, 2.0 * (double)m * (double)n * (double)k);
+    work(r, 2.0 * (double)(s->n * m) * (double)n * (double)k);
     if (r->err.code || r->dry)
         return;
-    int64_t rows = task_rows(r, m, panels, TASK_ROWS), tasks = div_up(m, rows);
-    while (group > 1 && tasks * div_up(panels, group) < enough_tasks(r))
+    int64_t rows = task_rows(r, m, s->n * panels, TASK_ROWS), tasks = div_up(m, rows);
+    while (group > 1 && s->n * tasks * div_up(panels, group) < enough_tasks(r))
         group /= 2;
     int64_t groups = div_up(panels, group);
     bool rows_first = m < n / 2; /* weights are the larger part: read each just once */
     LAUNCH(r, DR_K_multiply_packed,
-           rows_first ? grid_tasks(tasks, groups, 1) : grid_tasks(groups, tasks, 1), T(x),
-           T(w->w), DR_INT(w->layout == DR_PACKED_HALF), T(y), ADDENDS(a), DR_LONG(first),
-           DR_LONG(positions(y)), DR_LONG(m), DR_LONG(n), DR_LONG(k), DR_INT(through),
-           DR_INT(group), DR_INT(rows), DR_INT(rows_first));
+           rows_first ? grid_tasks(tasks, groups, s->n) : grid_tasks(groups, tasks, s->n),
+           T(x), T(w->w), DR_INT(w->layout == DR_PACKED_HALF), T(y), ADDENDS(a),
+           DR_LONG(first), DR_LONG(positions(y)), DR_LONG(m), DR_LONG(n), DR_LONG(k),
+           DR_INT(through), DR_INT(group), DR_INT(rows), DR_INT(rows_first), DR_LONG(s->w),
+           DR_LONG(s->bias), DR_LONG(s->y));
 }
 
 /* The same by CLBlast, where prefill has put bias and addends into y: beta 1. */
@@ -67,7 +77,7 @@ static void product(dr_run *r, dr_tensor x, dr_tensor y, const dr_weight_mat *w,
     if (w->layout == DR_ROWS)
         multiply_rows(r, x, y, 0, m, w, prefill(r, y, w, add));
     else
-        multiply_packed(r, x, y, 0, m, w, add, NOTHING);
+        multiply_packed(r, x, y, 0, m, w, add, NOTHING, &alone);
 }
 
 void op_linear_into(dr_run *r, dr_tensor y, dr_tensor x, const dr_weight_mat *w,
@@ -93,6 +103,40 @@ dr_tensor op_linear(dr_run *r, dr_tensor x, const dr_weight_mat *w,
     return y;
 }
 
+/* Whether tensor i lies i times as far behind the first as the second does, in its buffer.
+ */
+static bool evenly(dr_tensor first, dr_tensor second, dr_tensor t, int i)
+{
+    return t.mem == first.mem && t.at == first.at + (size_t)i * (second.at - first.at);
+}
+
+/* Whether n matrices and their results are a series: alike, packed and evenly spaced. */
+static bool is_series(const dr_weight_mat *w, const dr_tensor *y, int n)
+{
+    for (int i = 1; i < n; i++)
+        if (w[i].layout != w->layout || w[i].in != w->in || w[i].out != w->out ||
+            w[i].b.c != w->b.c || !evenly(w->w, w[1].w, w[i].w, i) ||
+            !evenly(w->b, w[1].b, w[i].b, i) || !evenly(*y, y[1], y[i], i))
+            return false;
+    return n > 1 && w->layout != DR_ROWS && w->in == w->w.w;
+}
+
+void op_linear_each(dr_run *r, dr_tensor x, const dr_weight_mat *w, int n, dr_tensor *y)
+{
+    for (int i = 0; i < n; i++)
+        y[i] = dr_new(r, x.n, x.h, x.w, w[i].out);
+    if (is_series(w, y, n) && x.c == w->in && !stop(r, "linear")) {
+        const series s = { .n = n,
+                           .w = (int64_t)(w[1].w.at - w->w.at),
+                           .bias = (int64_t)(w[1].b.at - w->b.at),
+                           .y = (int64_t)(y[1].at - y->at) };
+        multiply_packed(r, x, *y, 0, x.n * positions(x), w, &(addends){ 0 }, NOTHING, &s);
+        return;
+    }
+    for (int i = 0; i < n; i++)
+        op_linear_into(r, y[i], x, &w[i], NULL);
+}
+
 /* All of x·W + b through `through` into y, by the packed kernel; op: its name in errors. */
 static void linear_through(dr_run *r, const char *op, dr_tensor y, dr_tensor x,
                            const dr_weight_mat *w, int through)
@@ -100,7 +144,8 @@ static void linear_through(dr_run *r, const char *op, dr_tensor y, dr_tensor x,
     if (x.c != w->in)
         fail_shape(r, op, x, "c", x.c, w->in);
     else if (!stop(r, "linear"))
-        multiply_packed(r, x, y, 0, x.n * positions(x), w, &(addends){ 0 }, through);
+        multiply_packed(r, x, y, 0, x.n * positions(x), w, &(addends){ 0 }, through,
+                        &alone);
 }
 
 dr_tensor op_linear_geglu(dr_run *r, dr_tensor x, const dr_weight_mat *w)
@@ -175,7 +220,7 @@ static void conv_tiles(dr_run *r, dr_tensor x, dr_tensor y, const dr_weight_mat 
                DR_FLOAT(s->in_scale));
         stop(r, "conv2d");
         if (packed)
-            multiply_packed(r, rows, y, first, m, w, add, NOTHING);
+            multiply_packed(r, rows, y, first, m, w, add, NOTHING, &alone);
         else
             multiply_rows(r, rows, y, first, m, w, beta);
     }

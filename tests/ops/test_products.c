@@ -36,6 +36,40 @@ static void test_linear(void **state)
     }
 }
 
+/* Three matrices of one input; every second time something lies between the last two. */
+static void test_linear_each(void **state)
+{
+    kit *k = *state;
+    for (int i = 0; i < CASES; i++) {
+        kit_begin(k);
+        int64_t t = kit_pick(k, 1, 90), in = kit_pick(k, 1, 90), out = kit_pick(k, 1, 70);
+        bool bias = kit_pick(k, 0, 1), even = i % 2;
+        float *x, *w[3], *b[3], *want = kit_host(k, t * out);
+        dr_tensor dx = kit_tensor(k, &x, 1, t, 1, in), y[3];
+        dr_weight_mat rows[3], packed[3];
+        for (int j = 0; j < 3; j++)
+            rows[j] = kit_matrix(k, &w[j], &b[j], in, out, 1, 1, bias);
+        for (int j = 0; j < 3; j++) {
+            packed[j] = kit_packed(k, rows[j]);
+            if (j == 1 && !even)
+                dr_new(&k->run, 1, 1, 1, 1);
+        }
+        uint64_t before = dr_launches(k->dev);
+        op_linear_each(&k->run, dx, packed, 3, y);
+        if (dr_packed(k->dev))
+            assert_int_equal(dr_launches(k->dev) - before, even ? 1 : 3);
+        for (int kind = 0; kind < 2; kind++) {
+            for (int j = 0; j < 3; j++) {
+                KIT_SAY(what, "matrix %d of 3, t=%d in=%d out=%d bias=%d even=%d packed=%d",
+                        j, (int)t, (int)in, (int)out, bias, even, !kind);
+                ref_linear(want, x, w[j], b[j], NULL, t, in, out);
+                kit_compare(k, y[j], want, LIMIT, what);
+            }
+            op_linear_each(&k->run, dx, rows, 3, y);
+        }
+    }
+}
+
 static void test_linear_geglu(void **state)
 {
     kit *k = *state;
@@ -405,6 +439,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_linear),
+        cmocka_unit_test(test_linear_each),
         cmocka_unit_test(test_linear_geglu),
         cmocka_unit_test(test_linear_activate),
         cmocka_unit_test(test_conv_same),
