@@ -43,7 +43,7 @@ multiply_packed(__global const float *x, long x_at, __global const uchar *w, lon
     long out = gated ? n / 2 : n, out_panels = (out + PANEL - 1) / PANEL;
     int n_panels = min((long)panels, out_panels - p0);
     int n_rows = min((long)rows, m - r0);
-    int all_panels = gated ? 2 * n_panels : n_panels, tiles = (n_rows + TILE - 1) / TILE;
+    int all_panels = gated ? 2 * n_panels : n_panels;
     long line = PANEL * (halves ? sizeof(short) : sizeof(float)); /* bytes of a panel's row */
     w += (w_at + get_global_id(2) * w_apart) * sizeof(float);
     bias += bias_at + get_global_id(2) * bias_apart;
@@ -59,20 +59,23 @@ multiply_packed(__global const float *x, long x_at, __global const uchar *w, lon
                 next = w + (p0 * k + k0 + depth) * line;
             else /* of the next task, most likely */
                 next = w + (p0 + n_panels) * k * line;
-            for (int i = 0; i < depth * 2; i++)
-                put16(read_weights(from, halves, i), vector_of(i / 2, i % 2, depth), b);
             for (int r = 0; r < n_rows; r += TILE) {
-                for (long i = r / TILE * 64L; i < depth * line; i += tiles * 64L)
-                    LATER(next + i);
+                ahead then = share(next, depth * line, r / TILE, depth);
                 if (has & 4 && k0 + DEPTH >= k)
                     for (int i = 0; i < TILE; i++)
                         EACH(j, PANEL / 16)
                         LATER(residual + residual_at + (first + r0 + r + i) * out +
                               panel * PANEL + j * 16);
-                for (int part = 0; part < PARTS; part++)
-                    add_tile(x + x_at + (r0 + r) * k + k0, k, 16, n_rows - r,
-                             b + part * depth * WIDTH, depth,
-                             c + ((p * PARTS + part) * ROWS + r) * WIDTH, k0 == 0);
+                for (int part = 0; part < PARTS; part++) {
+                    __global const float *a = x + x_at + (r0 + r) * k + k0;
+                    float *to = c + ((p * PARTS + part) * ROWS + r) * WIDTH;
+                    float *own = b + part * depth * WIDTH;
+                    if (r == 0)
+                        add_tile_from(a, k, n_rows, from, halves, part, own, depth, to, k0 == 0,
+                                      then);
+                    else
+                        add_tile(a, k, 16, n_rows - r, own, depth, to, k0 == 0, then);
+                }
             }
         }
     }

@@ -29,12 +29,35 @@
 #define LATER(p)
 #endif
 
-/* One step of a tile of n rows; value: what row i multiplies b's by. */
-#define ADD_STEP(n, value)                                                                  \
+/* Memory that is asked for while tiles are worked on: AHEAD_BYTES every 16 steps. Many lines
+ * asked for at once make the next reads wait. */
+#define AHEAD_BYTES 128
+typedef struct {
+    __global const uchar *at;
+    int step; /* 0: nothing more is wanted */
+} ahead;
+
+#define ASK(a)                                                                              \
+    do {                                                                                    \
+        EACH(line, AHEAD_BYTES / 64)                                                        \
+        LATER(a.at + line * 64);                                                            \
+        a.at += a.step;                                                                     \
+    } while (0)
+
+/* The share of the n-th tile in asking for `bytes` at p; each has `depth` steps. */
+inline ahead share(__global const uchar *p, long bytes, int n, int depth)
+{
+    long at = (long)n * (depth / 16) * AHEAD_BYTES;
+    ahead a = { at < bytes ? p + at : p, at < bytes ? AHEAD_BYTES : 0 };
+    return a;
+}
+
+/* One step of a tile of n rows; value: what row i multiplies b's by; vector: the x-th of b. */
+#define ADD_STEP(n, value, vector)                                                          \
     do {                                                                                    \
         float16 row[VECTORS];                                                               \
         EACH(x, VECTORS)                                                                    \
-        row[x] = vload16(x, b);                                                             \
+        row[x] = vector;                                                                    \
         EACH(i, n)                                                                          \
         {                                                                                   \
             float16 v = value;                                                              \
@@ -56,7 +79,7 @@
 
 #define DEFINE_TILE(name, n)                                                                \
     inline void name(__global const float *a, long ld, long block, int rows,                \
-                     const float *b, int depth, float *c, bool fresh)                       \
+                     const float *b, int depth, float *c, bool fresh, ahead then)           \
     {                                                                                       \
         __global const float *p[n];                                                         \
         float16 sum[n][VECTORS];                                                            \
@@ -69,13 +92,14 @@
         for (; depth >= 16; depth -= 16) {                                                  \
             EACH(i, n)                                                                      \
             SOON(p[i] + n * ld);                                                            \
+            ASK(then);                                                                      \
             for (int j = 0; j < 16; j++)                                                    \
-                ADD_STEP(n, p[i][j]);                                                       \
+                ADD_STEP(n, p[i][j], vload16(x, b));                                        \
             EACH(i, n)                                                                      \
             p[i] += block;                                                                  \
         }                                                                                   \
         for (int j = 0; j < depth; j++)                                                     \
-            ADD_STEP(n, p[i][j]);                                                           \
+            ADD_STEP(n, p[i][j], vload16(x, b));                                            \
         STORE_SUMS(n);                                                                      \
     }
 
@@ -86,7 +110,7 @@
         float16 sum[n][VECTORS];                                                            \
         FETCH_SUMS(n);                                                                      \
         for (; depth > 0; depth--, a += step)                                               \
-            ADD_STEP(n, a[i]);                                                              \
+            ADD_STEP(n, a[i], vload16(x, b));                                               \
         STORE_SUMS(n);                                                                      \
     }
 
@@ -102,14 +126,14 @@ DEFINE_STEP_TILE(add_steps_few, TILE / 3)
  * most TILE, rounded up to a third, two thirds or the whole of that; rows of a from `rows` on
  * are the last one again. */
 inline void add_tile(__global const float *a, long ld, long block, int rows, const float *b,
-                     int depth, float *c, bool fresh)
+                     int depth, float *c, bool fresh, ahead then)
 {
     if (rows > TILE / 3 * 2)
-        add_tile_all(a, ld, block, rows, b, depth, c, fresh);
+        add_tile_all(a, ld, block, rows, b, depth, c, fresh, then);
     else if (rows > TILE / 3)
-        add_tile_most(a, ld, block, rows, b, depth, c, fresh);
+        add_tile_most(a, ld, block, rows, b, depth, c, fresh, then);
     else
-        add_tile_few(a, ld, block, rows, b, depth, c, fresh);
+        add_tile_few(a, ld, block, rows, b, depth, c, fresh, then);
 }
 
 /* The same where the rows of a column of a lie beside each other, `step` floats between
@@ -130,6 +154,37 @@ inline float16 read_weights(__global const uchar *w, int halves, long i)
 {
     return halves ? vload_half16(i, (__global const half *)w)
                   : vload16(i, (__global const float *)w);
+}
+
+/* v, the x-th vector at b from now on. */
+inline float16 put_through(float16 v, int x, float *b)
+{
+    put16(v, x, b);
+    return v;
+}
+
+/* add_tile of an ordinary matrix with part `part` of a packed panel, read from w as floats
+ * and left in b for the tiles that follow: waiting for memory and converting halves goes on
+ * beside the sums. As for a whole tile; c has room for it. */
+inline void add_tile_from(__global const float *a, long ld, int rows,
+                          __global const uchar *w, int halves, int part, float *b, int depth,
+                          float *c, bool fresh, ahead then)
+{
+    __global const float *p[TILE];
+    float16 sum[TILE][VECTORS];
+    EACH(i, TILE)
+    p[i] = a + min(i, rows - 1) * ld;
+    FETCH_SUMS(TILE);
+    for (int j = 0; j < depth; j++) {
+        if (j % 16 == 0) {
+            EACH(i, TILE)
+            SOON(p[i] + j + TILE * ld);
+            ASK(then);
+        }
+        ADD_STEP(TILE, p[i][j],
+                 put_through(read_weights(w, halves, (j * PARTS + part) * VECTORS + x), x, b));
+    }
+    STORE_SUMS(TILE);
 }
 
 /* Which vector of [PARTS][rows][WIDTH], a panel cut for tiles, holds columns 16·v to 16·v +

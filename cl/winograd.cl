@@ -167,6 +167,7 @@ winograd_multiply(__global const float *v, long v_at, __global const uchar *w, l
     float u[12 * STEPS * PANEL], m[POINTS * BLOCK_TILES * PANEL];
     long panel = get_global_id(0), t0 = get_global_id(1) * rows;
     int n_tiles = min((long)rows, count - t0);
+    const ahead nothing = { w, 0 };
     w += w_at * sizeof(float);
     v += v_at + t0 * 16;
     for (int k0 = 0; k0 < c; k0 += STEPS) {
@@ -180,7 +181,8 @@ winograd_multiply(__global const float *v, long v_at, __global const uchar *w, l
                     for (int part = 0; part < PARTS; part++)
                         add_tile(v + (k0 * POINTS + p * depth) * count + r * 16, 16, count * 16,
                                  n_tiles - r, u + (i * PARTS + part) * STEPS * WIDTH, depth,
-                                 m + ((p * PARTS + part) * BLOCK_TILES + r) * WIDTH, k0 == 0);
+                                 m + ((p * PARTS + part) * BLOCK_TILES + r) * WIDTH, k0 == 0,
+                                 nothing);
             }
         }
     }
