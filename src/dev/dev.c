@@ -66,7 +66,8 @@ static void describe(dr_dev_info *info, const place *p, int index)
     info->max_alloc_bytes = alloc;
     info->local_bytes = local;
     info->host_bytes = dr_host_memory();
-    info->shares_host = unified || type & CL_DEVICE_TYPE_CPU;
+    info->cpu = type & CL_DEVICE_TYPE_CPU;
+    info->shares_host = unified || info->cpu;
     info->compute_units = units;
     info->max_work_group = group;
     info->fp16 = strstr(extensions, "cl_khr_fp16") != NULL;
@@ -156,7 +157,7 @@ static dr_status choose_row_group(dr_dev *d, const dr_conf *conf, dr_err *err)
                              "what %s allows, or 0",
                              wish, limit, d->info.name);
     if (!wish)
-        wish = strcmp(d->info.type, "cpu") != 0 ? 128 : 1;
+        wish = d->info.cpu ? 1 : 128;
     while (wish > limit)
         wish /= 2;
     d->row_group = (int)wish;

@@ -18,6 +18,7 @@ typedef struct {
     uint64_t memory_bytes, max_alloc_bytes, local_bytes;
     uint64_t host_bytes; /* memory that the program may use beside it; 0: unknown */
     bool shares_host;    /* the device's memory is the host's */
+    bool cpu;            /* and it may read what the program has mapped */
     uint32_t compute_units;
     size_t max_work_group;
     bool fp16, fp64;

@@ -55,14 +55,15 @@ dr_status dr_cl_fail(dr_err *err, cl_int code, const char *call)
     return dr_fail(err, st, "%s: %s (%d)", call, dr_cl_name(code), code);
 }
 
-dr_status dr_mem_new(dr_mem **out, dr_dev *d, size_t bytes, dr_err *err)
+static dr_status new_buffer(dr_mem **out, dr_dev *d, cl_mem_flags flags, void *p,
+                            size_t bytes, dr_err *err)
 {
     cl_int rc;
     if (bytes > d->info.max_alloc_bytes)
         return dr_fail(err, DR_ENOMEM,
                        "a buffer of %zu bytes is more than %s allows at once (%llu)", bytes,
                        d->info.name, (unsigned long long)d->info.max_alloc_bytes);
-    dr_mem *m = clCreateBuffer(d->context, CL_MEM_READ_WRITE, bytes ? bytes : 4, NULL, &rc);
+    dr_mem *m = clCreateBuffer(d->context, flags, bytes ? bytes : 4, p, &rc);
     if (!m)
         return dr_cl_fail(err, rc, "clCreateBuffer");
     d->allocated_bytes += bytes ? bytes : 4;
@@ -70,6 +71,16 @@ dr_status dr_mem_new(dr_mem **out, dr_dev *d, size_t bytes, dr_err *err)
         d->peak_bytes = d->allocated_bytes;
     *out = m;
     return DR_OK;
+}
+
+dr_status dr_mem_new(dr_mem **out, dr_dev *d, size_t bytes, dr_err *err)
+{
+    return new_buffer(out, d, CL_MEM_READ_WRITE, NULL, bytes, err);
+}
+
+dr_status dr_mem_wrap(dr_mem **out, dr_dev *d, const void *p, size_t n, dr_err *err)
+{
+    return new_buffer(out, d, CL_MEM_READ_ONLY | CL_MEM_USE_HOST_PTR, (void *)p, n, err);
 }
 
 void dr_mem_free(dr_dev *d, dr_mem *m)

@@ -14,6 +14,10 @@ typedef struct dr_dev dr_dev;
 typedef struct _cl_mem dr_mem;
 
 DR_MUST_USE dr_status dr_mem_new(dr_mem **out, dr_dev *d, size_t bytes, dr_err *err);
+/* n bytes at p as a buffer that kernels only read: those very bytes where the device's
+ * memory is the host's. They stay as they are until the device has finished. */
+DR_MUST_USE dr_status dr_mem_wrap(dr_mem **out, dr_dev *d, const void *p, size_t n,
+                                  dr_err *err);
 void dr_mem_free(dr_dev *d, dr_mem *m); /* accepts NULL */
 /* Blocking copies; at and n in bytes. */
 DR_MUST_USE dr_status dr_mem_write(dr_dev *d, dr_mem *m, size_t at, const void *p, size_t n,

@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "dev/dev.h"
 
 #include <math.h>
 #include <stdarg.h>
@@ -11,7 +12,8 @@
 #define NAME_MAX_BYTES 256
 #define CHUNK_BYTES    ((size_t)64 << 20)
 #define ALIGN_BYTES    ((size_t)256)
-#define SAMPLE_BYTES   ((size_t)1024) /* of each tensor, for the digest */
+#define SAMPLE_BYTES   ((size_t)1024)     /* of each tensor, for the digest */
+#define BORROWED_MAX   ((size_t)64 << 20) /* of the files, read at once */
 
 /* --- pool --- */
 
@@ -160,21 +162,6 @@ static void report_unused(dr_loader *l)
             l->component, n, first->name);
 }
 
-dr_status dr_loader_close(dr_loader *l, dr_err *err)
-{
-    if (!l->err.code && l->files)
-        report_unused(l);
-    if (l->dev)
-        dr_mem_free(l->dev, l->staging);
-    dr_weights_close(l->files);
-    dr_json_free(l->config);
-    if (l->err.code && err)
-        *err = l->err;
-    dr_status st = l->err.code;
-    *l = (dr_loader){ 0 };
-    return st;
-}
-
 static dr_status stage(dr_loader *l, const dr_weight *t)
 {
     dr_status st;
@@ -191,6 +178,55 @@ static dr_status stage(dr_loader *l, const dr_weight *t)
     return st;
 }
 
+/* A tensor as it is in the file: the file's own pages where the device is a CPU, which
+ * spares a copy, else l->staging. */
+static dr_status borrow(dr_loader *l, const dr_weight *t, dr_mem **out)
+{
+    bool aligned = (uintptr_t)t->data % sizeof(float) == 0;
+    dr_status st;
+    if (dr_dev_describe(l->dev)->cpu && aligned)
+        return dr_mem_wrap(out, l->dev, t->data, t->bytes, &l->err);
+    if (!(st = stage(l, t)))
+        *out = l->staging;
+    return st;
+}
+
+/* Until the device is done, and the files' pages no longer count as ours. */
+static void settle(dr_loader *l)
+{
+    if (l->borrowed_bytes) {
+        (void)!dr_finish(l->dev, l->err.code ? NULL : &l->err);
+        dr_weights_forget(l->files);
+    }
+    l->borrowed_bytes = 0;
+}
+
+static void give_back(dr_loader *l, const dr_weight *t, dr_mem *borrowed)
+{
+    if (borrowed == l->staging)
+        return;
+    dr_mem_free(l->dev, borrowed); /* launched kernels keep it as long as they need it */
+    l->borrowed_bytes += t->bytes;
+    if (l->borrowed_bytes >= BORROWED_MAX)
+        settle(l);
+}
+
+dr_status dr_loader_close(dr_loader *l, dr_err *err)
+{
+    if (!l->err.code && l->files)
+        report_unused(l);
+    settle(l);
+    if (l->dev)
+        dr_mem_free(l->dev, l->staging);
+    dr_weights_close(l->files);
+    dr_json_free(l->config);
+    if (l->err.code && err)
+        *err = l->err;
+    dr_status st = l->err.code;
+    *l = (dr_loader){ 0 };
+    return st;
+}
+
 static int kind_of(const dr_weight *t)
 {
     return t->type == DR_WEIGHT_F32    ? 0
@@ -204,6 +240,7 @@ static dr_tensor place(dr_loader *l, const dr_weight *t, int64_t o, int64_t c, i
                        dr_layout layout)
 {
     dr_tensor w = { .n = 1, .h = 1, .w = s * c, .c = o };
+    dr_mem *file = NULL;
     size_t at = 0;
     int kind = kind_of(t);
     dr_status (*move)(dr_dev *, dr_mem *, dr_mem *, size_t, int64_t, int64_t, int64_t, int,
@@ -218,10 +255,12 @@ static dr_tensor place(dr_loader *l, const dr_weight *t, int64_t o, int64_t c, i
     if (dr_pool_take(l->pool, (size_t)op_weight_floats(layout, s * c, o) * sizeof(float),
                      (l->total_bytes - l->loaded_bytes) * (kind ? 2 : 1) + CHUNK_BYTES / 64,
                      &w.mem, &at, &l->err) ||
-        stage(l, t))
+        borrow(l, t, &file))
         return w;
     w.at = at / sizeof(float);
-    if (move(l->dev, l->staging, w.mem, w.at, o, c, s, kind, &l->err))
+    dr_status st = move(l->dev, file, w.mem, w.at, o, c, s, kind, &l->err);
+    give_back(l, t, file);
+    if (st)
         return w;
     l->loaded_bytes += t->bytes;
     if (l->progress)

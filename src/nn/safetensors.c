@@ -453,6 +453,12 @@ void dr_weights_close(dr_weights *w)
     dr_free(w);
 }
 
+void dr_weights_forget(const dr_weights *w)
+{
+    for (int i = 0; i < w->n_shards; i++)
+        dr_map_forget(w->shards[i].map.data, w->shards[i].map.size);
+}
+
 /* --- use --------------------------------------------------------------------------- */
 
 static entry *find_entry(const dr_weights *w, const char *name)

@@ -54,6 +54,10 @@ DR_MUST_USE dr_status dr_weights_open(dr_weights **out, const char *dir, const c
                                       dr_err *err);
 void dr_weights_close(dr_weights *w); /* accepts NULL */
 
+/* What was read of the files no longer counts as memory of the process; see
+ * dr_map_forget. */
+void dr_weights_forget(const dr_weights *w);
+
 /* A tensor by name, NULL when there is none. `use` also marks it as used. */
 const dr_weight *dr_weights_find(const dr_weights *w, const char *name);
 const dr_weight *dr_weights_use(dr_weights *w, const char *name);
