@@ -93,7 +93,7 @@ inline ahead share(__global const uchar *p, long bytes, int n, int depth)
             EACH(i, n)                                                                      \
             SOON(p[i] + n * ld);                                                            \
             ASK(then);                                                                      \
-            for (int j = 0; j < 16; j++)                                                    \
+            __attribute__((opencl_unroll_hint(2))) for (int j = 0; j < 16; j++)             \
                 ADD_STEP(n, p[i][j], vload16(x, b));                                        \
             EACH(i, n)                                                                      \
             p[i] += block;                                                                  \
