@@ -48,11 +48,11 @@ multiply_packed(__global const float *x, long x_at, __global const uchar *w, lon
     w += (w_at + get_global_id(2) * w_apart) * sizeof(float);
     bias += bias_at + get_global_id(2) * bias_apart;
     y += y_at + get_global_id(2) * y_apart;
+    __global const uchar *next = w + p0 * k * line; /* what is read next */
     for (long k0 = 0; k0 < k; k0 += DEPTH) {
         int depth = min((long)DEPTH, k - k0);
         for (int p = 0; p < all_panels; p++) {
-            long panel = nth_panel(p, p0, n_panels, out_panels);
-            __global const uchar *from = w + (panel * k + k0) * line, *next;
+            __global const uchar *from = next;
             if (p + 1 < all_panels)
                 next = w + (nth_panel(p + 1, p0, n_panels, out_panels) * k + k0) * line;
             else if (k0 + depth < k)
@@ -65,7 +65,7 @@ multiply_packed(__global const float *x, long x_at, __global const uchar *w, lon
                     for (int i = 0; i < TILE; i++)
                         EACH(j, PANEL / 16)
                         LATER(residual + residual_at + (first + r0 + r + i) * out +
-                              panel * PANEL + j * 16);
+                              (p0 + p) * PANEL + j * 16);
                 for (int part = 0; part < PARTS; part++) {
                     __global const float *a = x + x_at + (r0 + r) * k + k0;
                     float *to = c + ((p * PARTS + part) * ROWS + r) * WIDTH;

@@ -103,8 +103,7 @@ dr_tensor op_linear(dr_run *r, dr_tensor x, const dr_weight_mat *w,
     return y;
 }
 
-/* Whether tensor i lies i times as far behind the first as the second does, in its buffer.
- */
+/* Whether t, the i-th, lies i times as far behind the first as the second does. */
 static bool evenly(dr_tensor first, dr_tensor second, dr_tensor t, int i)
 {
     return t.mem == first.mem && t.at == first.at + (size_t)i * (second.at - first.at);
