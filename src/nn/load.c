@@ -13,7 +13,7 @@
 #define CHUNK_BYTES    ((size_t)64 << 20)
 #define ALIGN_BYTES    ((size_t)256)
 #define SAMPLE_BYTES   ((size_t)1024)     /* of each tensor, for the digest */
-#define BORROWED_MAX   ((size_t)64 << 20) /* of the files, read at once */
+#define READ_MAX       ((size_t)64 << 20) /* of the files, that may count as ours */
 
 /* --- pool --- */
 
@@ -164,18 +164,16 @@ static void report_unused(dr_loader *l)
 
 static dr_status stage(dr_loader *l, const dr_weight *t)
 {
-    dr_status st;
     if (t->bytes > l->staging_bytes) {
         dr_mem_free(l->dev, l->staging);
         l->staging = NULL;
         l->staging_bytes = 0;
-        if ((st = dr_mem_new(&l->staging, l->dev, t->bytes, &l->err)))
+        dr_status st = dr_mem_new(&l->staging, l->dev, t->bytes, &l->err);
+        if (st)
             return st;
         l->staging_bytes = t->bytes;
     }
-    st = dr_mem_write(l->dev, l->staging, 0, t->data, t->bytes, &l->err);
-    dr_map_forget(t->data, t->bytes);
-    return st;
+    return dr_mem_write(l->dev, l->staging, 0, t->data, t->bytes, &l->err);
 }
 
 /* A tensor as it is in the file: the file's own pages where the device is a CPU, which
@@ -191,23 +189,22 @@ static dr_status borrow(dr_loader *l, const dr_weight *t, dr_mem **out)
     return st;
 }
 
-/* Until the device is done, and the files' pages no longer count as ours. */
+/* Until the device is done; what was read of the files no longer counts as ours then. */
 static void settle(dr_loader *l)
 {
-    if (l->borrowed_bytes) {
+    if (l->read_bytes) {
         (void)!dr_finish(l->dev, l->err.code ? NULL : &l->err);
         dr_weights_forget(l->files);
     }
-    l->borrowed_bytes = 0;
+    l->read_bytes = 0;
 }
 
 static void give_back(dr_loader *l, const dr_weight *t, dr_mem *borrowed)
 {
-    if (borrowed == l->staging)
-        return;
-    dr_mem_free(l->dev, borrowed); /* launched kernels keep it as long as they need it */
-    l->borrowed_bytes += t->bytes;
-    if (l->borrowed_bytes >= BORROWED_MAX)
+    if (borrowed != l->staging)
+        dr_mem_free(l->dev, borrowed); /* launched kernels keep it while they need it */
+    l->read_bytes += t->bytes;
+    if (l->read_bytes >= READ_MAX)
         settle(l);
 }
 

@@ -29,9 +29,9 @@ typedef struct {
     dr_err err;
     dr_mem *staging; /* one tensor as it is in the file, where the device needs a copy */
     size_t staging_bytes;
-    size_t borrowed_bytes; /* of the files, which the device may be reading */
-    struct dr_pool *pool;  /* where the weights stay */
-    dr_mats *mats;         /* gets every linear layer and convolution; NULL: nobody asks */
+    size_t read_bytes;    /* of the files, that may count as memory of the process */
+    struct dr_pool *pool; /* where the weights stay */
+    dr_mats *mats;        /* gets every linear layer and convolution; NULL: nobody asks */
     size_t loaded_bytes, total_bytes;
     void (*progress)(void *ctx, double share);
     /* When set there are no files and no device: every tensor that the model asks for is
