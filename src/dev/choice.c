@@ -38,7 +38,7 @@ int dr_choice_tunings(const char *names[DR_TUNINGS_MAX], const dr_dev_info *info
 
 void dr_choice_default(dr_choice *out, const dr_dev_info *info)
 {
-    *out = (dr_choice){ .packed = info->cpu };
+    *out = (dr_choice){ .packed = dr_is_cpu(info) };
     for (size_t i = 0; i < DR_COUNT(tunings); i++)
         if (!strcmp(info->type, tunings[i].type) &&
             !strcmp(info->platform, tunings[i].platform))

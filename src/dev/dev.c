@@ -66,8 +66,7 @@ static void describe(dr_dev_info *info, const place *p, int index)
     info->max_alloc_bytes = alloc;
     info->local_bytes = local;
     info->host_bytes = dr_host_memory();
-    info->cpu = type & CL_DEVICE_TYPE_CPU;
-    info->shares_host = unified || info->cpu;
+    info->shares_host = unified || dr_is_cpu(info);
     info->compute_units = units;
     info->max_work_group = group;
     info->fp16 = strstr(extensions, "cl_khr_fp16") != NULL;
@@ -157,7 +156,7 @@ static dr_status choose_row_group(dr_dev *d, const dr_conf *conf, dr_err *err)
                              "what %s allows, or 0",
                              wish, limit, d->info.name);
     if (!wish)
-        wish = d->info.cpu ? 1 : 128;
+        wish = dr_is_cpu(&d->info) ? 1 : 128;
     while (wish > limit)
         wish /= 2;
     d->row_group = (int)wish;

@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 /* An OpenCL device with its context, one in-order queue and the compiled kernels. Used by
  * one thread at a time. */
@@ -18,11 +19,16 @@ typedef struct {
     uint64_t memory_bytes, max_alloc_bytes, local_bytes;
     uint64_t host_bytes; /* memory that the program may use beside it; 0: unknown */
     bool shares_host;    /* the device's memory is the host's */
-    bool cpu;            /* and it may read what the program has mapped */
     uint32_t compute_units;
     size_t max_work_group;
     bool fp16, fp64;
 } dr_dev_info;
+
+/* A CPU: it may read whatever the program has mapped. */
+static inline bool dr_is_cpu(const dr_dev_info *info)
+{
+    return !strcmp(info->type, "cpu");
+}
 
 /* Fill up to max rows; *count gets how many there are. No platform at all is
  * DR_ENOTFOUND with a message that says what to install. */

@@ -182,7 +182,7 @@ static dr_status borrow(dr_loader *l, const dr_weight *t, dr_mem **out)
 {
     bool aligned = (uintptr_t)t->data % sizeof(float) == 0;
     dr_status st;
-    if (dr_dev_describe(l->dev)->cpu && aligned)
+    if (dr_is_cpu(dr_dev_describe(l->dev)) && aligned)
         return dr_mem_wrap(out, l->dev, t->data, t->bytes, &l->err);
     if (!(st = stage(l, t)))
         *out = l->staging;

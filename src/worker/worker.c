@@ -121,7 +121,7 @@ static dr_status open_engine(dr_worker *w, dr_err *err)
     w->device = dr_dev_describe(w->dev)->name;
     w->batch_max = w->conf->batch.max;
     if (!w->batch_max)
-        w->batch_max = dr_dev_describe(w->dev)->cpu ? 1 : BATCH_ELSEWHERE;
+        w->batch_max = dr_is_cpu(dr_dev_describe(w->dev)) ? 1 : BATCH_ELSEWHERE;
     dr_metrics_describe(w->metrics, w->name, w->device);
     dr_models_names_json(w->models, false, &names);
     dr_log(DR_INFO, "worker.ready",

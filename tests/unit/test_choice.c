@@ -13,7 +13,6 @@
 #include <cmocka.h>
 
 static const dr_dev_info cpu = { .type = "cpu",
-                                 .cpu = true,
                                  .platform = "Portable Computing Language",
                                  .name = "pthread-Some \"CPU\"; 8 cores",
                                  .driver = "3.1",
